@@ -22,9 +22,11 @@ from wse.kernels.inputs import augment, gather
 from wse.kernels.inputs.cpu import input_tiles
 from wse.kernels.optim import STATE_SLOTS, initial_state, step
 from wse.kernels.optim.cpu import FORM_CODES, KIND_CODES, optimizer_step
-from wse.kernels.philox import keep_mask, keep_probability
+from wse.kernels.philox import keep_mask, permute
 from wse.kernels.philox import philox4x32 as reference_philox
-from wse.kernels.philox.cpu import keep_masks, philox4x32
+from wse.kernels.philox.cpu import philox4x32
+from wse.kernels.philox.cpu_dropout import keep_bits
+from wse.kernels.philox.cpu_permute import permute_in_place
 
 REPEATS = 25
 MINIMUM_SECONDS = 2e-3  # of a repeat
@@ -66,14 +68,25 @@ def words() -> Iterator[Row]:
 def masks() -> Iterator[Row]:
     samples, units = 64, 512
     address = {"seed": int(SEED), "member": 1, "layer": 2, "epoch": 3, "batch": 4}
-    expected = keep_mask(0.3, **address, samples=samples, units=units) * np.float32(1 / keep_probability(0.3))
-    for V in (4, 8, 16):
-        out = np.empty(samples * units, np.float32)
-        work = partial(keep_masks, out, 0.3, SEED, 1, 2, 3, 4, samples, units, V)
-        work()
-        got = out.reshape(-1, units, V).transpose(0, 2, 1).reshape(samples, units)
-        np.testing.assert_array_equal(got, expected)
-        yield measure(work, units * samples // 16, "ns a unit of 16 samples", f"dropout masks, V = {V}")
+    out = np.empty((samples // 16, units), np.uint16)
+    work = partial(keep_bits, out.ctypes.data, 2 * units, 0.3, SEED, 1, 2, 3, 4, samples, units)
+    work()
+    got = (out[..., None] >> np.arange(16) & 1).transpose(0, 2, 1).reshape(samples, units)
+    np.testing.assert_array_equal(got, keep_mask(0.3, **address, samples=samples, units=units))
+    yield measure(work, units * samples // 16, "ns a unit of 16 samples", "dropout bits")
+
+
+def orders() -> Iterator[Row]:
+    size = 54_000
+    out = np.empty(size, np.uint32)
+
+    def work() -> None:
+        out[:] = np.arange(size)
+        permute_in_place(out, size, SEED, 1, 2, 3)
+
+    work()
+    np.testing.assert_array_equal(out, permute(np.arange(size), size, seed=int(SEED), member=1, stream=2, epoch=3))
+    yield measure(work, size, "ns a number", "permutation of 54,000")
 
 
 def inputs() -> Iterator[Row]:
@@ -81,9 +94,11 @@ def inputs() -> Iterator[Row]:
     batch, size = 64, 36
     colour = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8)
     grey = np.repeat(colour[..., :1], 3, axis=-1)
+    plane = np.ascontiguousarray(colour[..., :1])
     indices = np.random.default_rng(1).integers(0, len(colour), batch)
-    for augmented, kind, V in itertools.product((False, True), ("colour", "grey"), (4, 8, 16)):
-        images = colour if kind == "colour" else grey
+    kinds = [(False, "colour"), (False, "one channel of grey"), (True, "colour"), (True, "grey")]
+    for (augmented, kind), V in itertools.product(kinds, (4, 8, 16)):
+        images = {"colour": colour, "grey": grey}.get(kind, plane)
         tiles = np.zeros((batch // V, 3, size, size, V), np.float32)
         group, channel, row, pixel = (stride // 4 for stride in tiles.strides[:4])
         layout = (2 * (row + pixel), group, channel, row, V)
@@ -91,7 +106,7 @@ def inputs() -> Iterator[Row]:
         work = partial(input_tiles, images, indices, tiles.ravel(), *layout, False, 0.0, 1.0, augmented, *address)
         work()
         got = tiles[:, :, 2:-2, 2:-2].transpose(0, 4, 1, 2, 3).reshape(batch, 3, 32, 32)
-        expected = gather(images, indices)
+        expected = gather(colour if kind == "colour" else grey, indices)
         if augmented:
             expected = augment(expected, seed=int(SEED), member=1, epoch=2, first_sample=0)
         np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=1e-4 if augmented else 0)
@@ -119,7 +134,7 @@ def optimizers() -> Iterator[Row]:
 def main() -> None:
     torch.set_num_threads(1)
     print("| | best | median | |\n|---|---:|---:|---|")
-    for group in (words, masks, inputs, optimizers):
+    for group in (words, masks, orders, inputs, optimizers):
         for name, best, median, unit in group():
             print(f"| {name} | {best:.2f} | {median:.2f} | {unit} |", flush=True)
 

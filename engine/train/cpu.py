@@ -20,9 +20,10 @@ from ..space import Member
 from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
 from .cpu_layout import Packing, round_up
 from .cpu_program import Program
+from .cpu_shuffle import epoch_indices
 from .cpu_step import Bound, Learning, Scene, is_compiled, run_batches
 from .schedule import learning_rate, steps_per_epoch
-from .split import PARTS, Images, Indices
+from .split import PARTS, Indices, Part, Split
 
 EVALUATION_BATCH = 64
 SLICE = 16  # samples that go through a network together where they may: few, to stay in cache
@@ -137,8 +138,7 @@ class _Desk:
         floats = program.scratch_bytes // 4
         if len(self._scratch) < floats:
             self._scratch = aligned(floats)
-        self._scratch[:floats] = 0
-        operations, tensors, batch = program.bind(self._scratch.ctypes.data)
+        operations, tensors, batch = program.bind(self._scratch)
         return Bound(
             operations, tensors, program.phases, batch, self._scratch,
             program.input, program.logits, program.d_logits, together,
@@ -181,11 +181,10 @@ class _Training:
         """One epoch; (images trained on, mean loss). It ends early when the loss is no longer finite."""
         self._epoch += 1
         setup = self._member.setup
-        indices = self._split.epoch_indices(self._member, self._epoch, limit=setup.images_per_epoch)
+        indices = epoch_indices(self._split, self._member, self._epoch, limit=setup.images_per_epoch)
         indices = indices[: self.steps * setup.batch_size]
-        source = self._split.images
         scene = _scene(
-            desk.layout.architecture, self._member, source.train_images, source.train_labels, indices,
+            desk.layout.architecture, self._member, self._split, "training", indices,
             augmented=setup.augmentation, epoch=self._epoch,
         )  # fmt: skip
         bound = desk.bound(min(setup.batch_size, len(indices)), setup.activation)
@@ -248,9 +247,12 @@ def _learning(
 def _evaluate(desk: _Desk, context: Context, request: EvaluationRequest) -> Evaluation:
     member, faithful = request.member, request.faithful
     split = context.splits[member.setup.dataset]
-    images, indices = split.evaluated(member, request.part, context.settings)
+    if request.part == "training":  # as in ``Split.evaluated``, but compiled
+        indices = epoch_indices(split, member, 0, limit=context.settings.training_images)
+    else:
+        _, indices = split.evaluated(member, request.part, context.settings)
     scene = _scene(
-        desk.layout.architecture, member, images, split.labels(request.part), indices,
+        desk.layout.architecture, member, split, request.part, indices,
         augmented=faithful and member.setup.augmentation,
         epoch=2**32 - 1 - PARTS.index(request.part),  # no training epoch has the same draws
     )  # fmt: skip
@@ -283,17 +285,20 @@ def _evaluate(desk: _Desk, context: Context, request: EvaluationRequest) -> Eval
 def _scene(
     architecture: Architecture,
     member: Member,
-    images: Images,
-    labels: npt.NDArray[np.uint8],
+    split: Split,
+    part: Part,
     indices: Indices,
     *,
     augmented: bool,
     epoch: int,
 ) -> Scene:
-    wanted = architecture.input
+    wanted, file = architecture.input, "test" if part == "test" else "training"
+    images = split.images.test_images if part == "test" else split.images.train_images
+    if not augmented:
+        images = split.planes.get(file, images)
     return Scene(
         images=_read_only(images),
-        labels=_read_only(labels),
+        labels=_read_only(split.labels(part)),
         indices=np.ascontiguousarray(indices),
         low=float(wanted.low),
         high=float(wanted.high),

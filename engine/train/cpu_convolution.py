@@ -1,6 +1,8 @@
 """A convolution and what is joined to it, as compiled code over a program's tables: forward and backward.
 
-Joined are a normalisation, an activation and a 2 x 2 max-pooling, in that order, each of which may be missing.
+Joined are a normalisation, an activation, a 2 x 2 max-pooling and dropout, each of which may be missing. A ReLU
+and dropout that follow a convolution directly are done by its tiles; in the way back they are done by the tiles of
+the next convolution's input gradient, where that has such tiles (``scatter_row``).
 A convolution that is normalised starts its sums at bias - moving mean: normalisation does not see the
 difference, and the sums of squares that the variance comes from do not cancel.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 from numba import njit
 
+from wse.kernels.activation.codes import IDENTITY, RELU
 from wse.kernels.activation.cpu import CHANNEL_BYTES, activate, derive
 from wse.kernels.batchnorm.cpu import (
     SUMS_BYTES,
@@ -19,18 +22,37 @@ from wse.kernels.batchnorm.cpu import (
     normal_unpool,
     prepare_gradient,
 )
-from wse.kernels.conv.cpu import convolve_pooled, convolve_row, weight_gradient
-from wse.kernels.conv.tiles import CHANNELS, reduce_vectors
+from wse.kernels.conv.cpu import convolve_pooled, convolve_rows, weight_gradient
+from wse.kernels.conv.strided import scatter_row
+from wse.kernels.conv.tiles import CHANNELS, KEPT, reduce_vectors
+from wse.kernels.philox.cpu_dropout import BITS_BYTES
+from wse.kernels.philox.dropout import SAMPLES_PER_BLOCK
 from wse.kernels.simd import VECTOR_BYTES, V, clear, peek, poke
 
 from .cpu_normalisation import set_normalisation
 
 
 @njit(nogil=True)
+def ends_in_tile(op, batch):
+    """Whether activation and dropout are so simple that a convolution's tiles do them: identity or ReLU."""
+    return op.z == op.y and (not op.active or batch.activation <= RELU)
+
+
+@njit(nogil=True)
+def dropout_bits(op, y, batch, group):
+    """Address of a group's bits; bytes from row to row, pixel to pixel, channel to channel; their first bit."""
+    if op.drop and batch.dropout:
+        unit, first = BITS_BYTES, group * V
+        at = op.bits + first // SAMPLES_PER_BLOCK * op.block
+        return at, y.width * y.channels * unit, y.channels * unit, unit, first % SAMPLES_PER_BLOCK
+    return batch.all, 0, 0, 0, 0
+
+
+@njit(nogil=True)
 def forward(op, tensors, batch):
     """The whole batch through one convolution and what is joined to it."""
     x, y, z, raw = tensors[op.x], tensors[op.y], tensors[op.z], tensors[op.z]
-    code = batch.activation if op.active else 0
+    code = batch.activation if op.active else IDENTITY
     start = batch.weights + op.bias
     if op.norm:
         start = op.start
@@ -41,41 +63,52 @@ def forward(op, tensors, batch):
     else:
         for channel in range(z.channels):
             leave_as_is(op.channel + channel * CHANNEL_BYTES)
-    for group in range(batch.groups):
-        if op.pool:
-            raw = tensors[op.pooled]
+            if batch.first:
+                clear(op.sums + channel * SUMS_BYTES, SUMS_BYTES // VECTOR_BYTES)
+    if op.pool:
+        raw = tensors[op.pooled]
+        for group in range(batch.groups):
             _convolve_pooled(op, x, z, raw, batch, group, start)
-        else:
-            _convolve(op, x, z, batch, group, start, code if op.z == op.y else 0)
+    else:
+        for group in range(batch.groups):
+            _convolve(op, x, z, batch, group, start)
     if op.norm:
         for channel in range(z.channels):
             set_normalisation(op, z, channel, batch, True, op.pool)
-    if op.z != op.y:
+    if not ends_in_tile(op, batch):
         for group in range(batch.groups):
-            for channel in range(z.channels):
-                activate(
-                    code, raw.at + group * raw.group + channel * raw.channel, raw.row,
-                    y.at + group * y.group + channel * y.channel, y.row,
-                    y.height, y.width, op.channel + channel * CHANNEL_BYTES,
-                )  # fmt: skip
+            _activate(op, code, raw, y, batch, group)
 
 
 @njit(nogil=True)
-def _convolve(op, x, z, batch, group, start, code):
-    """One group, row by row; ``code`` is an activation to apply to a row while it is in the cache."""
+def _convolve(op, x, z, batch, group, start):
+    """One group, with floor and dropout if these are all that follows."""
+    finish = batch.plain
+    keep, keep_row, keep_pixel, keep_channel, shift = batch.all, 0, 0, 0, 0
+    if ends_in_tile(op, batch):
+        finish = op.finish
+        keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, z, batch, group)
     filter_bytes = x.channels * op.size * op.size * 4
-    for row in range(z.height):
-        source = x.at - op.corner + group * x.group + row * op.stride * x.row
-        for out in range(0, z.channels, CHANNELS):
-            target = z.at + group * z.group + out * z.channel + row * z.row
-            convolve_row(
-                source, target, z.width, x.channel, x.row, op.stride * VECTOR_BYTES,
-                batch.weights + op.weight + out * filter_bytes, x.channels, op.size, op.size,
-                start + 4 * out, z.channel, VECTOR_BYTES,
-            )  # fmt: skip
-            if code:
-                channels = min(CHANNELS, z.channels - out)
-                activate(code, target, z.channel, target, z.channel, channels, z.width, op.channel)
+    for out in range(0, z.channels, CHANNELS):
+        convolve_rows(
+            x.at - op.corner + group * x.group, z.at + group * z.group + out * z.channel, z.height, z.width,
+            x.channel, x.row, op.stride * VECTOR_BYTES, op.stride * x.row,
+            batch.weights + op.weight + out * filter_bytes, x.channels, op.size, op.size, start + 4 * out,
+            z.channel, z.row, VECTOR_BYTES, finish, keep + out * keep_channel, keep_row, keep_pixel, shift,
+        )  # fmt: skip
+
+
+@njit(nogil=True)
+def _activate(op, code, raw, y, batch, group):
+    """Normalisation, activation and dropout of one group."""
+    keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, y, batch, group)
+    for channel in range(y.channels):
+        activate(
+            code, raw.at + group * raw.group + channel * raw.channel, raw.row,
+            y.at + group * y.group + channel * y.channel, y.row, y.height, y.width,
+            op.channel + channel * CHANNEL_BYTES, op.finish + KEPT,
+            keep + channel * keep_channel, keep_row, keep_pixel, shift,
+        )  # fmt: skip
 
 
 @njit(nogil=True)
@@ -100,17 +133,18 @@ def _convolve_pooled(op, x, z, pooled, batch, group, start):
 
 
 @njit(nogil=True)
-def backward(op, tensors, phases, batch):
+def backward(op, operations, tensors, phases, batch):
     """Gradients of the weights, of the input if it has one, and of what is joined."""
     x, y, z, d_y, d_z = tensors[op.x], tensors[op.y], tensors[op.z], tensors[op.d_y], tensors[op.d_z]
     channels = (z.channels + CHANNELS - 1) // CHANNELS * CHANNELS
     raw = tensors[op.pooled] if op.pool else z
-    code = batch.activation if op.active else 0
-    for channel in range(z.channels):
-        clear(op.sums + channel * SUMS_BYTES, SUMS_BYTES // VECTOR_BYTES)
-    if op.norm or op.pool:
+    code = batch.activation if op.active else IDENTITY
+    if op.norm:
+        for channel in range(z.channels):
+            clear(op.sums + channel * SUMS_BYTES, SUMS_BYTES // VECTOR_BYTES)
+    if op.behind < 0 or not ends_in_tile(op, batch):  # else it came out of the gradient behind it
         for group in range(batch.groups):
-            _derive(op, code, d_y, raw, y, d_y, group, group)
+            _derive(op, code, d_y, raw, y, batch, group)
     if op.norm:
         for channel in range(z.channels):
             prepare_gradient(
@@ -124,36 +158,38 @@ def backward(op, tensors, phases, batch):
     if op.vectors and batch.first:
         clear(op.vectors, values * V)
     for group in range(batch.groups):
-        if op.norm or op.pool:
+        if op.z != op.y:
             _unpool(op, z, raw, d_y, d_z, batch, group)
-        else:
-            _derive(op, code, d_y, raw, y, d_z, group, 0)
         weight_gradient(
-            d_z.at, x.at - op.corner + group * x.group,
+            d_z.at + group * d_z.group, x.at - op.corner + group * x.group,
             op.vectors if op.vectors else batch.gradient + op.weight, op.vectors == 0,
             channels, x.channels, op.size,
             d_z.channel, d_z.row, x.channel, x.row, op.stride * VECTOR_BYTES, op.stride * x.row, z.height, z.width,
         )  # fmt: skip
+        if op.scatter:
+            _scatter(op, operations[max(op.before, 0)], x, d_z, tensors[op.d_x], batch, group)
         for index in range(op.phase, op.phase + op.phases):
             _input_gradient(op, phases[index], d_z, tensors[op.d_x], batch, group)
-    if op.vectors and batch.last:
-        reduce_vectors(op.vectors, batch.gradient + op.weight, values)
-    if not op.frozen:
-        for channel in range(z.channels):
-            at = batch.gradient + op.bias + 4 * channel
-            poke(at, peek(at) + lane_total(op.sums + channel * SUMS_BYTES))
+    if batch.last:
+        if op.vectors:
+            reduce_vectors(op.vectors, batch.gradient + op.weight, values)
+        if not op.frozen:
+            for channel in range(z.channels):
+                at = batch.gradient + op.bias + 4 * channel
+                poke(at, peek(at) + lane_total(op.sums + channel * SUMS_BYTES))
 
 
 @njit(nogil=True)
-def _derive(op, code, d_y, raw, y, target, group, target_group):
-    """Through the activation, for one group, and the sums that normalisation or bias need."""
+def _derive(op, code, d_y, raw, y, batch, group):
+    """Through dropout and the activation, for one group in place, and the sums that normalisation or bias need."""
+    keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, y, batch, group)
     for channel in range(y.channels):
+        slopes = d_y.at + group * d_y.group + channel * d_y.channel
         derive(
-            code, d_y.at + group * d_y.group + channel * d_y.channel, d_y.row,
-            raw.at + group * raw.group + channel * raw.channel, raw.row,
-            y.at + group * y.group + channel * y.channel, y.row,
-            target.at + target_group * target.group + channel * target.channel, target.row,
+            code, slopes, d_y.row, raw.at + group * raw.group + channel * raw.channel, raw.row,
+            y.at + group * y.group + channel * y.channel, y.row, slopes, d_y.row,
             y.height, y.width, op.channel + channel * CHANNEL_BYTES, op.sums + channel * SUMS_BYTES,
+            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
@@ -208,11 +244,31 @@ def _input_gradient(op, phase, d_z, d_x, batch, group):
     """One phase of one group's input gradient: a convolution of the bordered gradient of the output."""
     filter_bytes = d_z.channels * phase.rows * phase.columns * 4
     for row in range(phase.out_rows):
-        source = d_z.at + (phase.d_row + row) * d_z.row + phase.d_column * VECTOR_BYTES
+        source = d_z.at + group * d_z.group + (phase.d_row + row) * d_z.row + phase.d_column * VECTOR_BYTES
         place = d_x.at + group * d_x.group + (phase.row + row * op.stride) * d_x.row + phase.column * VECTOR_BYTES
         for channel in range(0, d_x.channels, CHANNELS):
-            convolve_row(
-                source, place + channel * d_x.channel, phase.out_columns, d_z.channel, d_z.row, VECTOR_BYTES,
+            convolve_rows(
+                source, place + channel * d_x.channel, 1, phase.out_columns,
+                d_z.channel, d_z.row, VECTOR_BYTES, 0,
                 op.flipped + phase.flipped * 4 + channel * filter_bytes, d_z.channels, phase.rows, phase.columns,
-                batch.zeros, d_x.channel, op.stride * VECTOR_BYTES,
+                batch.zeros, d_x.channel, 0, op.stride * VECTOR_BYTES, batch.plain, batch.all, 0, 0, 0,
             )  # fmt: skip
+
+
+@njit(nogil=True)
+def _scatter(op, before, x, d_z, d_x, batch, group):
+    """One group's input gradient row by row, and through what made the input if its tiles ended in that."""
+    finish, sums, sums_channel = batch.plain, batch.waste, 0
+    keep, keep_row, keep_pixel, _, shift = batch.all, 0, 0, 0, 0
+    if op.before >= 0 and ends_in_tile(before, batch):
+        finish, sums, sums_channel = before.finish, before.sums, SUMS_BYTES
+        keep, keep_row, keep_pixel, _, shift = dropout_bits(before, x, batch, group)
+    for row in range(d_x.height):
+        scatter_row(
+            row, d_z.at + group * d_z.group, d_z.channel, d_z.row, d_z.height, d_z.width,
+            batch.weights + op.weight, x.channels * op.size * op.size * 4 * CHANNELS,
+            (d_z.channels + CHANNELS - 1) // CHANNELS, x.channels,
+            x.at + group * x.group + row * x.row, x.channel,
+            d_x.at + group * d_x.group + row * d_x.row, d_x.channel,
+            finish, keep + row * keep_row, keep_pixel, shift, sums, sums_channel,
+        )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from wse.kernels.activation.codes import IDENTITY
 from wse.kernels.activation.cpu import CHANNEL_BYTES, MEAN, activate, derive
 from wse.kernels.batchnorm.cpu import (
     SUMS_BYTES,
@@ -16,6 +17,7 @@ from wse.kernels.batchnorm.cpu import (
     normalise_by,
     prepare_gradient,
 )
+from wse.kernels.conv.tiles import KEPT
 from wse.kernels.simd import VECTOR_BYTES, clear, peek, poke
 
 
@@ -64,9 +66,9 @@ def forward(op, tensors, batch):
         set_normalisation(op, x, channel, batch, False, False)
         for group in range(batch.groups):
             activate(
-                0, x.at + group * x.group + channel * x.channel, x.row,
+                IDENTITY, x.at + group * x.group + channel * x.channel, x.row,
                 y.at + group * y.group + channel * y.channel, y.row,
-                y.height, y.width, op.channel + channel * CHANNEL_BYTES,
+                y.height, y.width, op.channel + channel * CHANNEL_BYTES, op.finish + KEPT, batch.all, 0, 0, 0,
             )  # fmt: skip
 
 
@@ -81,7 +83,10 @@ def backward(op, tensors, batch):
         clear(sums, SUMS_BYTES // VECTOR_BYTES)
         for group in range(batch.groups):
             here, slope = values + group * x.group, slopes + group * d_y.group  # the identity leaves d_y as it is
-            derive(0, slope, d_y.row, here, x.row, here, x.row, slope, d_y.row, x.height, x.width, numbers, sums)
+            derive(
+                IDENTITY, slope, d_y.row, here, x.row, here, x.row, slope, d_y.row, x.height, x.width, numbers,
+                sums, op.finish + KEPT, batch.all, 0, 0, 0,
+            )  # fmt: skip
         prepare_gradient(
             numbers, sums, batch.samples * x.height * x.width, peek(batch.weights + op.gamma + 4 * channel),
             batch.gradient + op.gamma + 4 * channel, batch.gradient + op.beta + 4 * channel,

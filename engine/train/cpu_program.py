@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from wse.kernels.activation.cpu import CHANNEL_BYTES
 from wse.kernels.batchnorm.cpu import SUMS_BYTES
 from wse.kernels.conv.cpu import keeps_vectors
+from wse.kernels.conv.strided import MOST_PIXELS, SIZE, STRIDE
+from wse.kernels.conv.tiles import FLOOR, KEPT
 from wse.kernels.linear.cpu import INPUTS
+from wse.kernels.philox.cpu_dropout import BITS_BYTES, DRAWN
+from wse.kernels.philox.dropout import SAMPLES_PER_BLOCK
 from wse.kernels.simd import VECTOR_BYTES, V
 
 from ..nets import (
@@ -83,33 +90,51 @@ class Program:
             if following is not None:
                 after.border = following.border(after)
             y = self._made.tensor(after)
-            d_y = self._made.tensor(replace(after, border=(0, 0, 0, 0)))
+            d_y = self._made.tensor(replace(after, border=step.slope_border(value)))
             operation = {"kind": step.kind, "x": x, "y": y, "d_x": d_x, "d_y": d_y}
-            operation |= dict.fromkeys((*ADDRESSES, "z", "pooled", "d_z"), NONE)
+            operation |= dict.fromkeys((*ADDRESSES, "z", "pooled", "d_z", "before", "behind"), NONE)
             operation |= _parameters(layout, packing, step.owner)
             step.fill(operation, value, after, self._made)
             self._made.operations.append(operation)
             value, x, d_x = after, y, d_y
+        _join_ends(self._made.operations)
         self.logits, self.d_logits = x, d_x
-        groups = self._made.groups
+        groups, channels = self._made.groups, max(tensor["channels"] for tensor in self._made.tensors)
         self._batch = {name: self._made.room(groups * VECTOR_BYTES) for name in ("masks", "shares")}
-        self._batch |= {name: self._made.room(2 * VECTOR_BYTES) for name in ("ones", "zeros", "totals")}
+        self._batch |= {name: self._made.room(2 * VECTOR_BYTES) for name in ("ones", "zeros", "plain", "totals")}
+        self._batch |= {"all": self._made.room(BITS_BYTES * channels), "waste": self._made.room(SUMS_BYTES)}
+        self._all_bytes = BITS_BYTES * channels
         self.phases = table(PHASE, self._made.phases or [{}])
         self.scratch_bytes = self._made.end
         self._operations = table(OPERATION, self._made.operations)
         self._tensors = table(TENSOR, self._made.tensors)
 
-    def bind(self, scratch: int) -> tuple[Table, Table, Table]:
-        """(operations, tensors, batch [1]) with addresses, for scratch memory that begins at an address."""
+    def bind(self, scratch: npt.NDArray[np.float32]) -> tuple[Table, Table, Table]:
+        """(operations, tensors, batch [1]) in scratch memory, float32, which becomes zero but for constants."""
+        scratch[: self.scratch_bytes // 4] = 0
+        at = {name: place // 4 for name, place in self._batch.items()}
+        scratch[at["ones"] : at["ones"] + V] = 1
+        scratch[at["plain"] + FLOOR // 4], scratch[at["plain"] + KEPT // 4] = -np.inf, 1
+        scratch.view(np.uint8)[self._batch["all"] : self._batch["all"] + self._all_bytes] = 0xFF
+        begin = scratch.ctypes.data
         operations, tensors = self._operations.copy(), self._tensors.copy()
-        tensors["at"] += scratch
+        tensors["at"] += begin
         for name in ADDRESSES:
             used = operations[name] != NONE
-            operations[name][used] += scratch
+            operations[name][used] += begin
             operations[name][~used] = 0
-        batch = table(BATCH, [{name: place + scratch for name, place in self._batch.items()}])
-        batch["scratch"] = scratch
+        batch = table(BATCH, [{name: place + begin for name, place in self._batch.items()}])
+        batch["scratch"] = begin
         return operations, tensors, batch
+
+
+def _join_ends(operations: list[dict[str, int]]) -> None:
+    """Let an input gradient by ``scatter_row`` end in what it leads to: a convolution's floor and dropout."""
+    for index, operation in enumerate(operations[1:], 1):
+        if operation["kind"] == CONVOLUTION and operation["scatter"]:
+            before = operations[index - 1]
+            if before["kind"] == CONVOLUTION and before["d_z"] == before["d_y"]:
+                operation["before"], before["behind"] = index - 1, index
 
 
 def _parameters(layout: Layout, packing: Packing, owner: str) -> dict[str, int]:
@@ -133,6 +158,10 @@ class _Step:
         """The zeros it needs around its input: top, left, bottom, right."""
         return (0, 0, 0, 0)
 
+    def slope_border(self, before: Value) -> tuple[int, int, int, int]:
+        """The zeros that are useful around the gradient of its output."""
+        return (0, 0, 0, 0)
+
     def after(self, before: Value) -> Value:
         """What it makes of a value, without a border."""
         return replace(before, border=(0, 0, 0, 0))
@@ -144,6 +173,13 @@ class _Step:
     def _channels(self, operation: dict[str, int], channels: int, made: Tables) -> None:
         operation["channel"] = made.room(round_up(channels, 4) * CHANNEL_BYTES)
         operation["sums"] = made.room(round_up(channels, 4) * SUMS_BYTES)
+        operation["finish"] = made.room(8)
+
+    def _drop(self, operation: dict[str, int], index: int, value: Value, made: Tables) -> None:
+        units = round_up(value.channels * value.height * value.width, DRAWN)
+        blocks = -(-made.groups * V // SAMPLES_PER_BLOCK)
+        operation |= {"drop": 1, "layer": index, "block": units * BITS_BYTES}
+        operation["bits"] = made.room(blocks * units * BITS_BYTES)
 
 
 @dataclass(kw_only=True)
@@ -180,9 +216,8 @@ class _Dropout(_Step):
     kind: int = DROPOUT
 
     def fill(self, operation: dict[str, int], before: Value, after: Value, made: Tables) -> None:
-        units = before.channels * before.height * before.width
-        operation |= {"layer": self.index, "keep": made.room(made.groups * units * VECTOR_BYTES)}
-        operation["share"] = made.room(VECTOR_BYTES)
+        self._channels(operation, 1, made)
+        self._drop(operation, self.index, before, made)
 
 
 @dataclass(kw_only=True)
@@ -201,13 +236,14 @@ class _Linear(_Step):
 
 @dataclass(kw_only=True)
 class _Convolution(_Step):
-    """A convolution and what directly follows it of: normalisation, activation, 2 x 2 max-pooling."""
+    """A convolution and what directly follows it of: normalisation, activation, 2 x 2 max-pooling, dropout."""
 
     layer: Conv
     norm: bool
     active: bool
     pool: bool
     in_place: bool
+    dropout: int | None
     kind: int = CONVOLUTION
 
     def border(self, before: Value) -> tuple[int, int, int, int]:
@@ -251,17 +287,39 @@ class _Convolution(_Step):
         if keeps_vectors(convolved.height * convolved.width):
             values = round_up(channels * before.channels * layer.kernel**2, V)
             operation["vectors"] = made.room(values * VECTOR_BYTES)
-        phases = list(self._phases(before, convolved)) if operation["d_x"] != NONE else []
+        if self.dropout is not None:
+            self._drop(operation, self.dropout, after, made)
+        operation["scatter"] = int(self._scatters(before, convolved) and operation["d_x"] != NONE)
+        phases = [] if operation["scatter"] or operation["d_x"] == NONE else list(self._phases(before, convolved))
         operation |= {"phase": len(made.phases), "phases": len(phases)}
         made.phases += phases
-        border = (
+        if self.in_place:
+            operation["d_z"] = operation["d_y"]
+        else:
+            border = self._phase_border(before, convolved)
+            operation["d_z"] = made.tensor(replace(convolved, border=border), shared=True)
+        operation["flipped"] = made.room(4 * round_up(before.channels, 4) * channels * layer.kernel**2)
+
+    def slope_border(self, before: Value) -> tuple[int, int, int, int]:
+        return self._phase_border(before, self._convolved(before)) if self.in_place else (0, 0, 0, 0)
+
+    def _scatters(self, before: Value, convolved: Value) -> bool:
+        """Whether the input gradient can be made row by row in registers."""
+        layer = self.layer
+        unpadded = self.border(before) == (0, 0, 0, 0)
+        return (layer.kernel, layer.stride) == (SIZE, STRIDE) and unpadded and convolved.width <= MOST_PIXELS
+
+    def _phase_border(self, before: Value, convolved: Value) -> tuple[int, int, int, int]:
+        """The zeros around the output's gradient that the phases read."""
+        if self._scatters(before, convolved):
+            return (0, 0, 0, 0)
+        phases = list(self._phases(before, convolved))
+        return (
             max([0, *(-phase["d_row"] for phase in phases)]),
             max([0, *(-phase["d_column"] for phase in phases)]),
             max([0, *(p["d_row"] + p["out_rows"] + p["rows"] - 1 - convolved.height for p in phases)]),
             max([0, *(p["d_column"] + p["out_columns"] + p["columns"] - 1 - convolved.width for p in phases)]),
         )
-        operation["d_z"] = made.tensor(replace(convolved, border=border), groups=1)
-        operation["flipped"] = made.room(4 * round_up(before.channels, 4) * channels * layer.kernel**2)
 
     def _phases(self, before: Value, convolved: Value) -> Iterator[dict[str, int]]:
         top, left, _, _ = before.border
@@ -323,6 +381,10 @@ def _steps(architecture: Architecture, monotone: bool) -> Iterator[_Step]:
             owner = f"conv{counts['conv']}"
             step = _join(layer, layers[place:], shapes[place], owner, monotone)
             place += step.norm + step.active + step.pool
+            if step.in_place and isinstance(layers[place], Dropout):
+                step.dropout = counts["dropout"]
+                counts["dropout"] += 1
+                place += 1
             yield step
         elif isinstance(layer, Linear):
             counts["fc"] += 1
@@ -355,5 +417,9 @@ def _join(
     fast = layer.stride == 1 and layer.kernel in _POOLED_FILTERS and even
     pool = fast and (monotone or not active) and bool(rest) and rest[0] == MaxPool(size=2)
     # Without a normalisation between them, a monotone activation's gradient follows from its value alone.
-    in_place = not norm and not pool and (monotone or not active)
-    return _Convolution(owner=owner, layer=layer, norm=norm, active=active, pool=pool, in_place=in_place)
+    whole = next(layer for layer in rest if not isinstance(layer, (Activate, BatchNorm, Dropout)))
+    # Linear layers read images without a border; ``in_place`` may need one around the gradient.
+    in_place = not norm and not pool and (monotone or not active) and not isinstance(whole, Flatten)
+    return _Convolution(
+        owner=owner, layer=layer, norm=norm, active=active, pool=pool, in_place=in_place, dropout=None
+    )

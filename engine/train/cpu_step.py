@@ -10,18 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from wse.kernels.activation.codes import IDENTITY, RELU
 from wse.kernels.activation.cpu import activate, derive
 from wse.kernels.batchnorm.cpu import leave_as_is
+from wse.kernels.conv.tiles import FLOOR, KEPT
 from wse.kernels.inputs.cpu import input_tiles
 from wse.kernels.linear import cpu as linear
 from wse.kernels.loss.cpu import cross_entropy, winners
 from wse.kernels.optim.cpu import add_l2, decay, optimizer_step
-from wse.kernels.philox.cpu import keep_masks
-from wse.kernels.pool.cpu import average, mask, max_pool, max_unpool, spread
+from wse.kernels.philox.cpu_dropout import keep_bits, kept_factor
+from wse.kernels.pool.cpu import average, max_pool, max_unpool, spread
 from wse.kernels.simd import VECTOR_BYTES, V, poke
 from wse.kernels.simd.cache import cached_njit, is_cached
 
 from . import cpu_convolution, cpu_layout, cpu_normalisation, cpu_tables
+from .cpu_convolution import dropout_bits
 from .cpu_tables import ACTIVATION, AVERAGE_POOL, CONVOLUTION, DROPOUT, LINEAR, MAX_POOL, NORMALISATION
 
 SOURCES = [
@@ -67,7 +70,7 @@ class Scene(NamedTuple):
     """Images, and how a member sees them.
 
     Attributes:
-        images: uint8 [n, 32, 32, 3].
+        images: uint8 [n, 32, 32, 3], or [n, 32, 32, 1] of images without colour.
         labels: uint8 [n].
         indices: int64, which images, in order.
         low: what black becomes.
@@ -126,7 +129,7 @@ class Learning(NamedTuple):
 
 
 @njit(nogil=True)
-def _begin(bound, scene, batch, first, samples, total):
+def enter(bound, scene, batch, first, samples, total):
     """Set how many samples a slice of a batch of ``total`` has, and write its images into the input tensor."""
     batch.samples = samples
     batch.groups = (samples + V - 1) // V
@@ -134,9 +137,6 @@ def _begin(bound, scene, batch, first, samples, total):
         there = np.float32(1.0 if sample < samples else 0.0)
         poke(batch.masks + 4 * sample, there)
         poke(batch.shares + 4 * sample, there / np.float32(total))
-    for lane in range(V):
-        poke(batch.ones + 4 * lane, np.float32(1.0))
-        poke(batch.zeros + 4 * lane, np.float32(0.0))
     tensor = bound.tensors[bound.input]
     input_tiles(
         scene.images, scene.indices[first : first + samples], bound.scratch, (tensor.at - batch.scratch) // 4,
@@ -146,117 +146,157 @@ def _begin(bound, scene, batch, first, samples, total):
 
 
 @njit(nogil=True)
-def _forward(bound, batch):
-    """The batch through all operations; dropout masks have been made."""
-    tensors = bound.tensors
-    for index in range(len(bound.operations)):
-        op = bound.operations[index]
-        x, y = tensors[op.x], tensors[op.y]
-        if op.kind == CONVOLUTION:
-            _convolution(op, tensors, batch)
-        elif op.kind == LINEAR:
-            _linear(
-                x.at, x.group, batch.weights + op.weight, batch.weights + op.bias, y.at, y.group, batch.groups,
-                op.inputs, op.allotted, op.outputs,
-            )  # fmt: skip
-        elif op.kind == NORMALISATION:
-            _normalisation(op, tensors, batch)
-        else:
-            if op.kind == ACTIVATION:
-                leave_as_is(op.channel)
-            elif op.kind == AVERAGE_POOL:
-                poke(op.share, np.float32(1 / (x.height * x.width)))
-            elif op.kind == DROPOUT:
-                _drop(op, x, y, x, batch)
-                continue
-            for group in range(batch.groups):
-                for channel in range(x.channels):
-                    source = x.at + group * x.group + channel * x.channel
-                    target = y.at + group * y.group + channel * y.channel
-                    if op.kind == ACTIVATION:
-                        activate(batch.activation, source, x.row, target, y.row, y.height, y.width, op.channel)
-                    elif op.kind == MAX_POOL:
-                        max_pool(source, x.row, target, y.row, y.height, y.width, op.size)
-                    else:
-                        average(source, x.row, x.height, x.width, op.share, target)
-
-
-@njit(nogil=True)
-def _backward(bound, batch):
-    """From the gradient of the logits to those of all parameters."""
-    tensors = bound.tensors
-    for index in range(len(bound.operations) - 1, -1, -1):
-        op = bound.operations[index]
-        x, y, d_y = tensors[op.x], tensors[op.y], tensors[op.d_y]
-        if op.kind == CONVOLUTION:
-            _convolution_back(op, tensors, bound.phases, batch)
-            continue
-        if op.kind == LINEAR:
-            _linear_parameters(
-                x.at, x.group, d_y.at, d_y.group, batch.groups, op.inputs, op.allotted, op.outputs,
-                op.turned, batch.gradient + op.weight, 0 if op.frozen else batch.gradient + op.bias,
-            )  # fmt: skip
-        if op.d_x < 0:
-            continue
-        d_x = tensors[op.d_x]
-        if op.kind == LINEAR:
-            _linear_input(
-                d_y.at, d_y.group, batch.weights + op.weight, d_x.at, d_x.group, batch.groups,
-                op.inputs, op.allotted, op.outputs,
-            )  # fmt: skip
-        elif op.kind == NORMALISATION:
-            _normalisation_back(op, tensors, batch)
-        elif op.kind == DROPOUT:
-            _drop(op, d_y, d_x, x, batch)
-        else:
-            for group in range(batch.groups):
-                for channel in range(x.channels):
-                    source = x.at + group * x.group + channel * x.channel
-                    made = y.at + group * y.group + channel * y.channel
-                    slope = d_y.at + group * d_y.group + channel * d_y.channel
-                    target = d_x.at + group * d_x.group + channel * d_x.channel
-                    if op.kind == ACTIVATION:
-                        derive(
-                            batch.activation, slope, d_y.row, source, x.row, made, y.row, target, d_x.row,
-                            y.height, y.width, op.channel, op.sums,
-                        )  # fmt: skip
-                    elif op.kind == MAX_POOL:
-                        max_unpool(
-                            slope, d_y.row, source, x.row, made, y.row, target, d_x.row, y.height, y.width, op.size
-                        )
-                    else:
-                        spread(slope, target, d_x.row, x.height, x.width, op.share)
-
-
-@njit(nogil=True)
-def _drop(op, source, target, x, batch):
-    """Multiply by a dropout layer's mask; without dropout, by a single vector of ones."""
-    keep, step = (op.keep, VECTOR_BYTES) if batch.dropout else (batch.ones, 0)
+def forward(bound, batch, index):
+    """A slice through one operation; dropout bits have been drawn."""
+    tensors, op = bound.tensors, bound.operations[index]
+    x, y = tensors[op.x], tensors[op.y]
+    if op.kind == CONVOLUTION:
+        _convolution(op, tensors, batch)
+        return
+    if op.kind == LINEAR:
+        _linear(
+            x.at, x.group, batch.weights + op.weight, batch.weights + op.bias, y.at, y.group, batch.groups,
+            op.inputs, op.allotted, op.outputs,
+        )  # fmt: skip
+        return
+    if op.kind == NORMALISATION:
+        _normalisation(op, tensors, batch)
+        return
+    if op.kind == AVERAGE_POOL:
+        poke(op.share, np.float32(1 / (x.height * x.width)))
     for group in range(batch.groups):
-        mask(
-            source.at + group * source.group, source.channel, source.row, keep + group * x.features * step, step,
-            target.at + group * target.group, target.channel, target.row, x.channels, x.height, x.width,
+        if op.kind == ACTIVATION or op.kind == DROPOUT:
+            _activate(op, x, y, batch, group)
+            continue
+        for channel in range(x.channels):
+            source = x.at + group * x.group + channel * x.channel
+            target = y.at + group * y.group + channel * y.channel
+            if op.kind == MAX_POOL:
+                max_pool(source, x.row, target, y.row, y.height, y.width, op.size)
+            else:
+                average(source, x.row, x.height, x.width, op.share, target)
+
+
+@njit(nogil=True)
+def backward(bound, batch, index):
+    """From the gradient of what an operation gave to those of its parameters and of what it was given."""
+    tensors, op = bound.tensors, bound.operations[index]
+    x, y, d_y = tensors[op.x], tensors[op.y], tensors[op.d_y]
+    if op.kind == CONVOLUTION:
+        _convolution_back(op, bound.operations, tensors, bound.phases, batch)
+        return
+    if op.kind == LINEAR:
+        _linear_parameters(
+            x.at, x.group, d_y.at, d_y.group, batch.groups, op.inputs, op.allotted, op.outputs,
+            op.turned, batch.gradient + op.weight, 0 if op.frozen else batch.gradient + op.bias,
+        )  # fmt: skip
+    if op.d_x < 0:
+        return
+    d_x = tensors[op.d_x]
+    if op.kind == LINEAR:
+        _linear_input(
+            d_y.at, d_y.group, batch.weights + op.weight, d_x.at, d_x.group, batch.groups,
+            op.inputs, op.allotted, op.outputs,
+        )  # fmt: skip
+        return
+    if op.kind == NORMALISATION:
+        _normalisation_back(op, tensors, batch)
+        return
+    for group in range(batch.groups):
+        if op.kind == ACTIVATION or op.kind == DROPOUT:
+            _derive(op, x, y, d_y, d_x, batch, group)
+            continue
+        for channel in range(x.channels):
+            source = x.at + group * x.group + channel * x.channel
+            made = y.at + group * y.group + channel * y.channel
+            slope = d_y.at + group * d_y.group + channel * d_y.channel
+            target = d_x.at + group * d_x.group + channel * d_x.channel
+            if op.kind == MAX_POOL:
+                max_unpool(slope, d_y.row, source, x.row, made, y.row, target, d_x.row, y.height, y.width, op.size)
+            else:
+                spread(slope, target, d_x.row, x.height, x.width, op.share)
+
+
+@njit(nogil=True)
+def _activate(op, x, y, batch, group):
+    """An activation or dropout that stands alone, for one group."""
+    leave_as_is(op.channel)
+    keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, y, batch, group)
+    code = batch.activation if op.kind == ACTIVATION else IDENTITY
+    if y.height * y.width == 1:  # features lie side by side, like the pixels of a row
+        activate(
+            code, x.at + group * x.group, 0, y.at + group * y.group, 0, 1, y.channels, op.channel,
+            op.finish + KEPT, keep, 0, keep_channel, shift,
+        )  # fmt: skip
+        return
+    for channel in range(y.channels):
+        activate(
+            code, x.at + group * x.group + channel * x.channel, x.row,
+            y.at + group * y.group + channel * y.channel, y.row, y.height, y.width, op.channel,
+            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
 @njit(nogil=True)
-def _make_masks(bound, batch, scene, rate, number):
-    """The dropout masks of a slice, ``number`` counting slices.
-
-    Masks are addressed by groups of 16 samples, so slices of a multiple of 16 have those that the batch has there.
-    """
-    for index in range(len(bound.operations)):
-        op = bound.operations[index]
-        if op.kind == DROPOUT:
-            x = bound.tensors[op.x]
-            units = x.channels * x.height * x.width
-            first = (op.keep - batch.scratch) // 4
-            out = bound.scratch[first : first + batch.groups * units * V]
-            keep_masks(out, rate, scene.seed, scene.member, op.layer, scene.epoch, number, batch.samples, units, V)
+def _derive(op, x, y, d_y, d_x, batch, group):
+    """The way back through ``_activate``."""
+    keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, y, batch, group)
+    code = batch.activation if op.kind == ACTIVATION else IDENTITY
+    if y.height * y.width == 1:
+        derive(
+            code, d_y.at + group * d_y.group, 0, x.at + group * x.group, 0, y.at + group * y.group, 0,
+            d_x.at + group * d_x.group, 0, 1, y.channels, op.channel, op.sums,
+            op.finish + KEPT, keep, 0, keep_channel, shift,
+        )  # fmt: skip
+        return
+    for channel in range(y.channels):
+        derive(
+            code, d_y.at + group * d_y.group + channel * d_y.channel, d_y.row,
+            x.at + group * x.group + channel * x.channel, x.row,
+            y.at + group * y.group + channel * y.channel, y.row,
+            d_x.at + group * d_x.group + channel * d_x.channel, d_x.row, y.height, y.width, op.channel, op.sums,
+            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
+        )  # fmt: skip
 
 
 @njit(nogil=True)
-def _loss(bound, batch, scene, first):
+def set_ends(bound, batch, learning):
+    """What ends the operations for this member: the least value and the factor of what dropout keeps."""
+    factor = kept_factor(learning.dropout)
+    for index in range(len(bound.operations)):
+        op = bound.operations[index]
+        if op.finish:
+            floored = op.active and batch.activation == RELU
+            poke(op.finish + FLOOR, np.float32(0.0 if floored else -np.inf))
+            poke(op.finish + KEPT, factor if op.drop and batch.dropout else np.float32(1.0))
+
+
+@njit(nogil=True)
+def draw_dropout(bound, batch, scene, rate, number):
+    """The dropout bits of a slice, ``number`` counting slices.
+
+    Bits are addressed by groups of 16 samples, so slices of a multiple of 16 have those that the batch has there.
+    """
+    for index in range(len(bound.operations)):
+        op = bound.operations[index]
+        if op.drop:
+            units = bound.tensors[op.y].features
+            keep_bits(
+                op.bits,
+                op.block,
+                rate,
+                scene.seed,
+                scene.member,
+                op.layer,
+                scene.epoch,
+                number,
+                batch.samples,
+                units,
+            )
+
+
+@njit(nogil=True)
+def summed_loss(bound, batch, scene, first):
     """Summed loss of a slice, and the gradient of the batch's mean with respect to the logits."""
     logits, d_logits = bound.tensors[bound.logits], bound.tensors[bound.d_logits]
     labels = np.empty(V, np.int64)
@@ -273,7 +313,7 @@ def _loss(bound, batch, scene, first):
 
 
 @njit(nogil=True)
-def _learn(batch, learning, rate, count):
+def learn(batch, learning, rate, count):
     """The optimizer step that follows from a batch's gradient."""
     if learning.l2:
         add_l2(learning.gradient, learning.weights, learning.decays, learning.l2)
@@ -287,7 +327,7 @@ def _learn(batch, learning, rate, count):
 
 
 @njit(nogil=True)
-def _tally(bound, batch, scene, first, predicted):
+def tally(bound, batch, scene, first, predicted):
     """Count the outputs that a batch's images are assigned to; how many of them rightly."""
     logits = bound.tensors[bound.logits]
     found = np.empty(V, np.int64)
@@ -322,6 +362,8 @@ def _run(bound, scene, learning, rates, step, first_batch, batch_size, losses, p
     batch.weights, batch.gradient = learning.weights.ctypes.data, learning.gradient.ctypes.data
     batch.activation, batch.batch_statistics = learning.activation, int(learning.batch_statistics)
     batch.dropout = int(learning.learns and learning.dropout > 0)
+    set_ends(bound, batch, learning)
+    operations = len(bound.operations)
     correct = 0
     for index in range(len(losses)):
         number = first_batch + index
@@ -334,17 +376,19 @@ def _run(bound, scene, learning, rates, step, first_batch, batch_size, losses, p
         for part in range(slices):
             first = begin + part * bound.slice
             batch.first, batch.last = int(part == 0), int(part == slices - 1)
-            _begin(bound, scene, batch, first, min(bound.slice, begin + samples - first), samples)
+            enter(bound, scene, batch, first, min(bound.slice, begin + samples - first), samples)
             if batch.dropout:
-                _make_masks(bound, batch, scene, learning.dropout, number * slices + part)
-            _forward(bound, batch)
-            losses[index] += _loss(bound, batch, scene, first) / samples
+                draw_dropout(bound, batch, scene, learning.dropout, number * slices + part)
+            for place in range(operations):
+                forward(bound, batch, place)
+            losses[index] += summed_loss(bound, batch, scene, first) / samples
             if learning.learns:
-                _backward(bound, batch)
+                for place in range(operations - 1, -1, -1):
+                    backward(bound, batch, place)
             else:
-                correct += _tally(bound, batch, scene, first, predicted)
+                correct += tally(bound, batch, scene, first, predicted)
         if learning.learns:
-            _learn(batch, learning, rates[index], step + index + 1)
+            learn(batch, learning, rates[index], step + index + 1)
             if not math.isfinite(losses[index]):
                 return index + 1, correct
     return len(losses), correct

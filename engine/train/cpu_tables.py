@@ -22,7 +22,7 @@ CONVOLUTION, LINEAR, NORMALISATION, ACTIVATION, MAX_POOL, AVERAGE_POOL, DROPOUT 
 NONE = -1
 _LINE_BYTES = 64
 
-ADDRESSES = ("start", "channel", "sums", "tile_sums", "flipped", "vectors", "turned", "keep", "share")
+ADDRESSES = ("start", "channel", "sums", "tile_sums", "flipped", "vectors", "turned", "finish", "bits", "share")
 PARAMETERS = ("weight", "bias", "beta", "gamma", "moving_mean", "moving_variance")
 
 
@@ -48,22 +48,29 @@ how many rows and columns; the first pixel of the output's gradient that it read
 OPERATION = record(
     *("kind", "x", "y", "d_x", "d_y", "z", "pooled", "d_z"),  # tensors
     *PARAMETERS,  # in the packed weights; NONE where there is none
-    *("norm", "active", "pool"),  # what a convolution has behind it
+    *("norm", "active", "pool", "drop"),  # what a convolution has behind it
     *("size", "stride", "corner", "phase", "phases"),  # of a convolution; ``corner``: bytes of border before x
-    *("inputs", "allotted", "outputs", "frozen", "layer"),  # of a linear layer; index of a dropout layer
+    *(
+        "scatter",
+        "before",
+        "behind",
+    ),  # whether ``scatter_row`` serves it; convolutions joined to it in ``_join_ends``
+    *("inputs", "allotted", "outputs", "frozen"),  # of a linear layer
+    *("layer", "block"),  # index of a dropout layer; bytes of its bits for 16 samples
     *ADDRESSES,
 )
 
 BATCH = record(
-    *("weights", "gradient", "scratch", "masks", "shares", "ones", "zeros", "totals"),
+    *("weights", "gradient", "scratch", "masks", "shares", "totals", "ones", "zeros", "plain", "all", "waste"),
     *("samples", "groups", "activation", "batch_statistics", "dropout", "first", "last"),
 )
 """What an operation needs to know of the batch.
 
 Fields: addresses of the packed weights, their gradient and the scratch memory; of float32 [groups, V] that are 1
-where there is a sample, and 1 / samples; of V ones, V zeros and room for 2 V floats; samples; groups of V; the
-activation's code; whether normalisation uses the batch's statistics; whether units are dropped;
-whether these samples are the batch's first and its last.
+where there is a sample, and 1 / samples; of room for 2 V floats; of ones, zeros, the FLOOR and KEPT that change
+nothing, dropout bits that are all set, and room for sums that nobody wants; samples; groups of V; the activation's
+code; whether normalisation uses the batch's statistics; whether units are dropped; whether these samples are the
+batch's first and its last.
 """
 
 Table = npt.NDArray[np.void]
@@ -100,18 +107,18 @@ class Tables:
         self.end += round_up(size, _LINE_BYTES)
         return at
 
-    def tensor(self, value: Value, *, groups: int | None = None) -> int:
-        """A tensor for a value; its index."""
+    def tensor(self, value: Value, *, shared: bool = False) -> int:
+        """A tensor for a value, or one that all groups share, one after the other; its index."""
         top, left, bottom, right = value.border
         row = (value.width + left + right) * VECTOR_BYTES
         channel = (value.height + top + bottom) * row
         features = value.channels * value.height * value.width
         group = max(round_up(value.channels, 4) * channel, round_up(features, INPUTS) * VECTOR_BYTES)
-        at = self.room(group * (self.groups if groups is None else groups))
+        at = self.room(group * (1 if shared else self.groups))
         self.tensors.append(
             {
                 "at": at + top * row + left * VECTOR_BYTES,
-                "group": group,
+                "group": 0 if shared else group,
                 "channel": channel,
                 "row": row,
                 "channels": value.channels,

@@ -12,4 +12,6 @@ ACTIVATION_CODES: dict[str, int] = {
     "gelu": 6,
 }
 
+IDENTITY, RELU = ACTIVATION_CODES["identity"], ACTIVATION_CODES["relu"]
+
 LEAKY_SLOPE = 0.01

@@ -1,7 +1,8 @@
-"""Activations on lane tiles, with the affine map of a batch normalisation in front of them for nothing.
+"""Activations on lane tiles, between the affine map of a batch normalisation and dropout.
 
 A tile is one channel of one group of V samples: rows of pixels, V floats a pixel. All kernels exist once for
-each activation and are chosen at run time by its code.
+each activation and are chosen at run time by its code. Dropout is a factor ``kept`` and a bit for every value;
+where there is none the factor is 1 and all pixels read the same bits, which are set.
 """
 
 from __future__ import annotations
@@ -72,15 +73,20 @@ def gradient(k: Builder, name: str, x: Value, y: Value, d: Value) -> Value:
 def _forward(name: str) -> Callable[..., None]:
     @kernel
     def activate(
-        k: Builder, x: Value, x_row: Value, y: Value, y_row: Value, rows: Value, pixels: Value, channel: Value
-    ) -> None:
-        scale, shift = k.load_all(channel, SCALE), k.load_all(channel, SHIFT)
+        k: Builder, x: Value, x_row: Value, y: Value, y_row: Value, rows: Value, pixels: Value, channel: Value,
+        kept: Value, keep: Value, keep_row: Value, keep_pixel: Value, shift: Value,
+    ) -> None:  # fmt: skip
+        scale, shift_by = k.load_all(channel, SCALE), k.load_all(channel, SHIFT)
+        factor, zero = k.load_all(kept), k.constant(0.0)
         with k.loop(rows) as row:
             source, target = k.plus(x, k.times(row, x_row)), k.plus(y, k.times(row, y_row))
+            bits = k.plus(keep, k.times(row, keep_row))
             with k.loop(pixels) as pixel:
                 at = k.times(pixel, VECTOR_BYTES)
-                normal = k.fma(k.load(k.plus(source, at)), scale, shift)
-                k.store(value(k, name, normal), k.plus(target, at))
+                normal = k.fma(k.load(k.plus(source, at)), scale, shift_by)
+                made = k.mul(value(k, name, normal), factor)
+                stays = k.load_bits(k.plus(bits, k.times(pixel, keep_pixel)), shift)
+                k.store(k.select(stays, made, zero), k.plus(target, at))
 
     return activate
 
@@ -90,19 +96,25 @@ def _backward(name: str) -> Callable[..., None]:
     def derive(
         k: Builder, d: Value, d_row: Value, x: Value, x_row: Value, y: Value, y_row: Value,
         g: Value, g_row: Value, rows: Value, pixels: Value, channel: Value, sums: Value,
+        kept: Value, keep: Value, keep_row: Value, keep_pixel: Value, shift: Value,
     ) -> None:  # fmt: skip
-        scale, shift, mean = (k.load_all(channel, at) for at in (SCALE, SHIFT, MEAN))
+        scale, shift_by, mean = (k.load_all(channel, at) for at in (SCALE, SHIFT, MEAN))
+        factor, zero = k.load_all(kept), k.constant(0.0)
+        restore = k.div(k.constant(1.0), factor)
         with k.loop(rows) as row:
             in_row = [
                 k.plus(start, k.times(row, stride))
                 for start, stride in ((d, d_row), (x, x_row), (y, y_row), (g, g_row))
             ]
-            total, moment = k.variable(k.constant(0.0)), k.variable(k.constant(0.0))
+            bits = k.plus(keep, k.times(row, keep_row))
+            total, moment = k.variable(zero), k.variable(zero)
             with k.loop(pixels) as pixel:
                 at = k.times(pixel, VECTOR_BYTES)
                 from_d, from_x, from_y, to_g = (k.plus(start, at) for start in in_row)
-                raw = k.load(from_x)
-                slope = gradient(k, name, k.fma(raw, scale, shift), k.load(from_y), k.load(from_d))
+                raw, made = k.load(from_x), k.mul(k.load(from_y), restore)
+                slope = gradient(k, name, k.fma(raw, scale, shift_by), made, k.mul(k.load(from_d), factor))
+                stays = k.load_bits(k.plus(bits, k.times(pixel, keep_pixel)), shift)
+                slope = k.select(stays, slope, zero)
                 k.store(slope, to_g)
                 total.set(k.add(total.get(), slope))
                 moment.set(k.fma(slope, k.sub(raw, mean), moment.get()))
@@ -117,8 +129,8 @@ def _backward(name: str) -> Callable[..., None]:
 
 
 @njit(nogil=True)
-def activate(code, x, x_row, y, y_row, rows, pixels, channel):
-    """Y = f(scale * x + shift) on one tile; may work in place.
+def activate(code, x, x_row, y, y_row, rows, pixels, channel, kept, keep, keep_row, keep_pixel, shift):
+    """Y = kept * f(scale * x + shift) on one tile, 0 where a value is dropped; may work in place.
 
     Args:
         code: the activation.
@@ -129,26 +141,51 @@ def activate(code, x, x_row, y, y_row, rows, pixels, channel):
         rows: how many.
         pixels: in a row.
         channel: address of the channel's numbers.
+        kept: address of the factor of what is kept.
+        keep: address of the dropout bits of the tile's first pixel.
+        keep_row: bytes from row to row.
+        keep_pixel: bytes from pixel to pixel.
+        shift: the group's first bit in its block of 16 samples.
     """
+    geometry = (x, x_row, y, y_row, rows, pixels, channel, kept, keep, keep_row, keep_pixel, shift)
     if code == 0:
-        _identity(x, x_row, y, y_row, rows, pixels, channel)
+        _identity(*geometry)
     elif code == 1:
-        _relu(x, x_row, y, y_row, rows, pixels, channel)
+        _relu(*geometry)
     elif code == 2:
-        _elu(x, x_row, y, y_row, rows, pixels, channel)
+        _elu(*geometry)
     elif code == 3:
-        _sigmoid(x, x_row, y, y_row, rows, pixels, channel)
+        _sigmoid(*geometry)
     elif code == 4:
-        _tanh(x, x_row, y, y_row, rows, pixels, channel)
+        _tanh(*geometry)
     elif code == 5:
-        _leaky_relu(x, x_row, y, y_row, rows, pixels, channel)
+        _leaky_relu(*geometry)
     else:
-        _gelu(x, x_row, y, y_row, rows, pixels, channel)
+        _gelu(*geometry)
 
 
 @njit(nogil=True)
-def derive(code, d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums):
-    """G = d * f'(scale * x + shift) on one tile, and what its sums need; may work in place on d.
+def derive(
+    code,
+    d,
+    d_row,
+    x,
+    x_row,
+    y,
+    y_row,
+    g,
+    g_row,
+    rows,
+    pixels,
+    channel,
+    sums,
+    kept,
+    keep,
+    keep_row,
+    keep_pixel,
+    shift,
+):
+    """G = kept * d * f'(scale * x + shift), 0 where y was dropped, and its sums; may work in place on d.
 
     Adds to ``sums``, float64 [2, V]: the sums over the tile of g and of g * (x - mean), lane by lane. What is
     dead in d (0) is dead in all of these.
@@ -159,7 +196,7 @@ def derive(code, d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, 
         d_row: bytes from row to row.
         x: address of what came into the affine map (only gelu needs it, and the second sum).
         x_row: bytes from row to row.
-        y: address of what the activation gave.
+        y: address of what ``activate`` gave.
         y_row: bytes from row to row.
         g: address of the result.
         g_row: bytes from row to row.
@@ -167,18 +204,27 @@ def derive(code, d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, 
         pixels: in a row.
         channel: address of the channel's numbers.
         sums: address of the sums.
+        kept: address of the factor of what is kept.
+        keep: address of the dropout bits of the tile's first pixel.
+        keep_row: bytes from row to row.
+        keep_pixel: bytes from pixel to pixel.
+        shift: the group's first bit in its block of 16 samples.
     """
+    geometry = (
+        d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums,
+        kept, keep, keep_row, keep_pixel, shift,
+    )  # fmt: skip
     if code == 0:
-        _d_identity(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_identity(*geometry)
     elif code == 1:
-        _d_relu(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_relu(*geometry)
     elif code == 2:
-        _d_elu(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_elu(*geometry)
     elif code == 3:
-        _d_sigmoid(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_sigmoid(*geometry)
     elif code == 4:
-        _d_tanh(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_tanh(*geometry)
     elif code == 5:
-        _d_leaky_relu(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_leaky_relu(*geometry)
     else:
-        _d_gelu(d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums)
+        _d_gelu(*geometry)

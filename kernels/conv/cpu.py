@@ -17,95 +17,95 @@ from .tiles import CHANNELS, gradient_tile, pooled_tile, row_tile
 _BLOCK_PIXELS = 64
 """Pixels of four channels whose gradients a first-level cache holds besides what they are multiplied with."""
 
-_REDUCING_COSTS = 40
-"""Output pixels up to which it costs too much to sum over the lanes after each image."""
-
 
 def keeps_vectors(pixels: int) -> bool:
-    """Whether a weight gradient is better kept as vectors until the end of the batch, by the output's pixels.
+    """Whether a weight gradient is kept as vectors until the end of the batch, by the output's pixels.
 
-    Small images are too short for a reduction each, large ones are worked on in blocks.
+    Large images are worked on in blocks, too many to sum over the lanes after each. For others the vectors would
+    be more to move through the second-level cache than the sums are to make.
     """
-    return pixels <= _REDUCING_COSTS or pixels > _BLOCK_PIXELS
+    return pixels > _BLOCK_PIXELS
 
 
-def _row(columns: int | None) -> Callable[..., None]:
+def _rows(columns: int | None) -> Callable[..., None]:
     """Any number of pixels: in strips of four, and of five or three where four does not divide it."""
     one, two, three, four, five = (row_tile(pixels, columns) for pixels in (1, 2, 3, 4, 5))
 
     @njit(nogil=True)
-    def row(x, out, pixels, geometry):
+    def strip(x, out, rows, pixels, geometry):
         if pixels == 1:
-            one(x, out, 1, *geometry)
+            one(x, out, rows, 1, *geometry)
         elif pixels == 2:
-            two(x, out, 1, *geometry)
+            two(x, out, rows, 1, *geometry)
         else:
             rest = pixels % 4
             fives = 1 if rest == 1 else 0
             threes = 2 if rest == 2 else rest // 3
             fours = (pixels - 5 * fives - 3 * threes) // 4
-            x_pixel, out_pixel = geometry[2], geometry[9]
-            four(x, out, fours, *geometry)
-            x, out = x + 4 * fours * x_pixel, out + 4 * fours * out_pixel
+            x_pixel, out_pixel = geometry[2], geometry[11]
+            x_rest, out_rest = x + 4 * fours * x_pixel, out + 4 * fours * out_pixel
+            rest_geometry = (*geometry[:13], geometry[13] + 4 * fours * geometry[15], *geometry[14:])
+            if fours:
+                four(x, out, rows, fours, *geometry)
             if fives:
-                five(x, out, 1, *geometry)
+                five(x_rest, out_rest, rows, 1, *rest_geometry)
             elif threes:
-                three(x, out, threes, *geometry)
+                three(x_rest, out_rest, rows, threes, *rest_geometry)
 
-    return row
+    return strip
 
 
-_row_1, _row_2, _row_3, _row_4, _row_5, _row_7, _row_any = map(_row, (1, 2, 3, 4, 5, 7, None))
+_rows_1, _rows_2, _rows_3, _rows_4, _rows_5, _rows_7, _rows_any = map(_rows, (1, 2, 3, 4, 5, 7, None))
 
 
 @njit(nogil=True)
-def convolve_row(
-    x,
-    out,
-    pixels,
-    x_channel,
-    x_row,
-    x_pixel,
-    w,
-    channels,
-    filter_rows,
-    filter_columns,
-    start,
-    out_channel,
-    out_pixel,
-):
-    """One row of four output channels of one group.
+def convolve_rows(
+    x, out, rows, pixels, x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
+    out_channel, out_row, out_pixel, finish, keep, keep_row, keep_pixel, shift,
+):  # fmt: skip
+    """Rows of four output channels of one group, and what ends them: see ``tiles.row_tile``.
 
     Args:
-        x: address of the row's first input pixel in the first channel.
-        out: address of the row's first output pixel.
-        pixels: outputs of the row.
+        x: address of the first row's first input pixel in the first channel.
+        out: address of the first row's first output pixel.
+        rows: how many.
+        pixels: outputs of a row.
         x_channel: bytes from channel to channel.
         x_row: bytes from row to row.
         x_pixel: bytes between the inputs of neighbouring outputs.
+        x_step: bytes between the inputs of neighbouring output rows.
         w: address of the weights, float32 [channels, filter_rows, filter_columns, 4].
         channels: input channels.
         filter_rows: height of the filter.
         filter_columns: width of the filter.
         start: address of float32 [4] that the sums start from.
         out_channel: bytes from channel to channel.
+        out_row: bytes from row to row.
         out_pixel: bytes from output to output.
+        finish: address of FLOOR and KEPT.
+        keep: address of the dropout bits of the first output's first channel; channels lie side by side.
+        keep_row: bytes from row to row.
+        keep_pixel: bytes from pixel to pixel.
+        shift: the group's first bit in its block of 16.
     """
-    geometry = (x_channel, x_row, x_pixel, w, channels, filter_rows, filter_columns, start, out_channel, out_pixel)
+    geometry = (
+        x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
+        out_channel, out_row, out_pixel, finish, keep, keep_row, keep_pixel, shift,
+    )  # fmt: skip
     if filter_columns == 3:
-        _row_3(x, out, pixels, geometry)
+        _rows_3(x, out, rows, pixels, geometry)
     elif filter_columns == 5:
-        _row_5(x, out, pixels, geometry)
+        _rows_5(x, out, rows, pixels, geometry)
     elif filter_columns == 7:
-        _row_7(x, out, pixels, geometry)
+        _rows_7(x, out, rows, pixels, geometry)
     elif filter_columns == 1:
-        _row_1(x, out, pixels, geometry)
+        _rows_1(x, out, rows, pixels, geometry)
     elif filter_columns == 2:
-        _row_2(x, out, pixels, geometry)
+        _rows_2(x, out, rows, pixels, geometry)
     elif filter_columns == 4:
-        _row_4(x, out, pixels, geometry)
+        _rows_4(x, out, rows, pixels, geometry)
     else:
-        _row_any(x, out, pixels, geometry)
+        _rows_any(x, out, rows, pixels, geometry)
 
 
 _pooled_3, _pooled_5, _pooled_7 = map(pooled_tile, (3, 5, 7))

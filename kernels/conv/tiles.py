@@ -11,9 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..philox.cpu_dropout import BITS_BYTES
 from ..simd import VECTOR_BYTES, Builder, V, Value, Variable, kernel, lane_sums
 
 CHANNELS = 4
+
+FLOOR, KEPT = 0, 4
+"""How a tile ends, float32 at these byte offsets: the least value there is, and the factor of what is kept."""
+
 _WEIGHT_BYTES = 4 * CHANNELS
 
 
@@ -52,30 +57,39 @@ def _accumulate(
 
 
 def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
-    """A kernel for a strip of ``tiles`` x ``pixels`` output pixels of one row of four channels.
+    """A kernel for strips of ``tiles`` x ``pixels`` output pixels of four channels, in some rows.
 
     It serves forward passes (with a stride between the inputs of neighbouring outputs) and input gradients (with
-    a stride between the outputs); ``columns`` is the filter's width, None: known at run time only.
+    a stride between the outputs); ``columns`` is the filter's width, None: known at run time only. What is stored
+    is the sum, no less than FLOOR, times KEPT, and 0 where the dropout bits at ``keep`` are not set.
     """
 
     @kernel
     def strip(
-        k: Builder, x: Value, out: Value, tiles: Value, x_channel: Value, x_row: Value, x_pixel: Value, w: Value,
+        k: Builder, x: Value, out: Value, rows: Value, tiles: Value,
+        x_channel: Value, x_row: Value, x_pixel: Value, x_step: Value, w: Value,
         channels: Value, filter_rows: Value, filter_columns: Value, start: Value,
-        out_channel: Value, out_pixel: Value,
+        out_channel: Value, out_row: Value, out_pixel: Value,
+        finish: Value, keep: Value, keep_row: Value, keep_pixel: Value, shift: Value,
     ) -> None:  # fmt: skip
         begin = [k.load_all(start, 4 * channel) for channel in range(CHANNELS)]
+        floor, kept, zero = k.load_all(finish, FLOOR), k.load_all(finish, KEPT), k.constant(0.0)
         offsets = k.steps(k.integer(0), x_pixel, pixels)
-        with k.loop(tiles) as tile:
+        with k.loop(rows) as row, k.loop(tiles) as tile:
             first = k.times(tile, pixels)
             sums = _accumulate(
-                k, k.plus(x, k.times(first, x_pixel)), offsets, x_channel, x_row, w,
+                k, k.plus(k.plus(x, k.times(row, x_step)), k.times(first, x_pixel)), offsets, x_channel, x_row, w,
                 channels, filter_rows, filter_columns if columns is None else columns, begin,
             )  # fmt: skip
-            target = k.plus(out, k.times(first, out_pixel))
-            for channel, totals in zip(k.steps(target, out_channel, CHANNELS), sums, strict=True):
-                for at, total in zip(k.steps(channel, out_pixel, pixels), totals, strict=True):
-                    k.store(total.get(), at)
+            target = k.plus(k.plus(out, k.times(row, out_row)), k.times(first, out_pixel))
+            bits = k.plus(k.plus(keep, k.times(row, keep_row)), k.times(first, keep_pixel))
+            places = k.steps(bits, keep_pixel, pixels)
+            for index, (channel, totals) in enumerate(
+                zip(k.steps(target, out_channel, CHANNELS), sums, strict=True)
+            ):
+                for at, place, total in zip(k.steps(channel, out_pixel, pixels), places, totals, strict=True):
+                    value = k.mul(k.maximum(floor, total.get()), kept)
+                    k.store(k.select(k.load_bits(place, shift, index * BITS_BYTES), value, zero), at)
 
     return strip
 

@@ -54,7 +54,8 @@ def input_tiles(
     stands.
 
     Args:
-        images: uint8 [n, H, W, 3], W a multiple of 16.
+        images: uint8 [n, H, W, 3], W a multiple of 16; or, not to be augmented, [n, H, W, 1] where all three
+            channels are equal, which takes a third of the time.
         indices: int64 [batch], which images.
         tiles: float32, written where the images stand; lanes past the last image become 0.
         offset: where the first pixel of the first group stands, in values.
@@ -76,6 +77,8 @@ def input_tiles(
     if augmented:
         address = (seed, member, epoch, first_sample)
         _augmented_tiles(images, indices, tiles, layout, grey, black, span, address)
+    elif images.shape[3] == 1:
+        _plane_tiles(images, indices, tiles, layout, grey, black, span)
     else:
         _plain_tiles(images, indices, tiles, layout, grey, black, span)
     _clear_unused_lanes(tiles, layout, len(indices), 1 if grey else 3, images.shape[1], images.shape[2])
@@ -114,6 +117,40 @@ def _plain_tiles(
                     out = tiles[start + channel * channel_stride : start + channel * channel_stride + size]
                     for i in range(size):
                         out[i] = black + span * _unit(row[i])
+
+
+@njit(nogil=True, error_model="numpy")
+def _plane_tiles(
+    planes: Images,
+    indices: Indices,
+    tiles: Tiles,
+    layout: Layout,
+    grey: bool,
+    black: np.float32,
+    span: np.float32,
+) -> None:
+    """As ``_plain_tiles`` for images without colour, given by one channel."""
+    offset, group_stride, channel_stride, row_stride, V = layout
+    _, height, width, _ = planes.shape
+    size = width * V
+    row = np.empty(size, np.uint8)
+    beginnings = np.empty(V, np.int64)
+    for first in range(0, len(indices), V):
+        for lane in range(V):  # unused lanes repeat the last image
+            beginnings[lane] = indices[min(first + lane, len(indices) - 1)] * (height * width)
+        for y in range(height):
+            plane_row_to_lanes(row, 0, planes, beginnings, y * width, width, V)
+            start = offset + first // V * group_stride + y * row_stride
+            out = tiles[start : start + size]
+            if grey:
+                for i in range(size):
+                    luma = _RED * _unit(row[i]) + _GREEN * _unit(row[i]) + _BLUE * _unit(row[i])
+                    out[i] = black + span * luma
+            else:
+                for i in range(size):
+                    out[i] = black + span * _unit(row[i])
+                for channel in range(1, 3):
+                    tiles[start + channel * channel_stride : start + channel * channel_stride + size] = out
 
 
 @njit(nogil=True, error_model="numpy")

@@ -113,9 +113,9 @@ def colour_row_to_lanes(
 
 @njit(nogil=True, error_model="numpy")
 def plane_row_to_lanes(
-    out: npt.NDArray[np.float32],
+    out: Values,
     start: int,
-    planes: npt.NDArray[np.float32],
+    planes: Values,
     offsets: Offsets,
     first: int,
     width: int,
@@ -124,9 +124,9 @@ def plane_row_to_lanes(
     """One row of one channel of V images: [W] of each to [W][V].
 
     Args:
-        out: float32, any length; W * V values from ``start`` on are written.
+        out: float32 or uint8, any length; W * V values from ``start`` on are written.
         start: index into ``out``.
-        planes: float32, any shape.
+        planes: of the same type, any shape.
         offsets: int64 [V], where each image begins in ``planes``, in values.
         first: where the row begins in an image, in values.
         width: W, a multiple of 16.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .reference import words
 
 ROUNDS = 8
-_MINIMUM_BITS = 6  # fewer would leave the rounds too little to mix
+MINIMUM_BITS = 6  # fewer would leave the rounds too little to mix
 
 
 def permute(
@@ -33,7 +33,7 @@ def permute(
         int64, the shape of ``positions``, each in [0, size).
     """
     keys = words(seed, member=member, stream=stream, epoch=epoch, count=ROUNDS)
-    bits = max((size - 1).bit_length(), _MINIMUM_BITS)
+    bits = max((size - 1).bit_length(), MINIMUM_BITS)
     values = _feistel(positions.astype(np.uint32).reshape(-1), bits, keys)
     while (outside := values >= size).any():
         values[outside] = _feistel(values[outside], bits, keys)

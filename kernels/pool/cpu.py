@@ -1,4 +1,4 @@
-"""Max-pooling, global average pooling and dropout on lane tiles.
+"""Max-pooling and global average pooling on lane tiles.
 
 A tile is one channel of one group of V samples; addresses and strides are in bytes.
 """
@@ -57,24 +57,3 @@ def spread(k: Builder, d: Value, g: Value, g_row: Value, rows: Value, pixels: Va
     value = k.mul(k.load(d), k.load_all(share))
     with k.loop(rows) as row, k.loop(pixels) as pixel:
         k.store(value, k.plus(g, k.plus(k.times(row, g_row), k.times(pixel, VECTOR_BYTES))))
-
-
-@kernel
-def mask(
-    k: Builder, x: Value, x_channel: Value, x_row: Value, keep: Value, keep_step: Value,
-    y: Value, y_channel: Value, y_row: Value, channels: Value, rows: Value, pixels: Value,
-) -> None:  # fmt: skip
-    """Y = x * keep on all channels of a group.
-
-    The mask's vectors lie ``keep_step`` bytes apart in [row, pixel, channel] order and are read in it.
-    """
-    kept = k.variable(keep)
-    with k.loop(rows) as row, k.loop(pixels) as pixel:
-        at = k.times(pixel, VECTOR_BYTES)
-        source = k.variable(k.plus(x, k.plus(k.times(row, x_row), at)))
-        target = k.variable(k.plus(y, k.plus(k.times(row, y_row), at)))
-        with k.loop(channels):
-            k.store(k.mul(k.load(source.get()), k.load(kept.get())), target.get())
-            source.set(k.plus(source.get(), x_channel))
-            target.set(k.plus(target.get(), y_channel))
-            kept.set(k.plus(kept.get(), keep_step))

@@ -18,7 +18,8 @@ from numba.core import cgutils
 
 from .width import VECTOR_BYTES, V
 
-F32, F64, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+F32, F64 = ir.FloatType(), ir.DoubleType()
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 VECTOR, INTEGERS, DOUBLES = ir.VectorType(F32, V), ir.VectorType(I32, V), ir.VectorType(F64, V)
 
 Value: TypeAlias = ir.Value
@@ -97,24 +98,32 @@ class Builder:
 
     # Memory. Only the alignment of a float is promised: it costs nothing where vectors happen to be aligned.
 
-    def _pointer(self, address: Address, offset: int, of: ir.Type) -> Value:
+    def pointer(self, address: Address, of: ir.Type, offset: int = 0) -> Value:
+        """An address plus a constant number of bytes as LLVM's pointer to a type."""
         return self.ir.inttoptr(self.plus(address, offset) if offset else self.integer(address), of.as_pointer())
 
     def load(self, address: Address, offset: int = 0) -> Value:
         """The vector at an address plus a constant number of bytes."""
-        return self.ir.load(self._pointer(address, offset, VECTOR), align=4)
+        return self.ir.load(self.pointer(address, VECTOR, offset), align=4)
 
     def store(self, value: Value, address: Address, offset: int = 0) -> None:
         """Write a vector."""
-        self.ir.store(value, self._pointer(address, offset, VECTOR), align=4)
+        self.ir.store(value, self.pointer(address, VECTOR, offset), align=4)
 
     def load_all(self, address: Address, offset: int = 0) -> Value:
         """The float at an address in all lanes."""
-        return self.splat(self.ir.load(self._pointer(address, offset, F32), align=4))
+        return self.splat(self.ir.load(self.pointer(address, F32, offset), align=4))
+
+    def load_bits(self, address: Address, shift: Value, offset: int = 0) -> Value:
+        """A mask: bit ``shift`` + j of the uint16 at an address for lane j."""
+        word = self.ir.load(self.pointer(address, I16, offset), align=2)
+        if V < 16:
+            word = self.ir.trunc(self.ir.lshr(word, self.ir.trunc(shift, I16)), ir.IntType(V))
+        return self.ir.bitcast(word, ir.VectorType(ir.IntType(1), V))
 
     def add_doubles(self, value: Value, address: Address) -> None:
         """Add a vector to the ``V`` float64 at an address."""
-        pointer = self._pointer(address, 0, DOUBLES)
+        pointer = self.pointer(address, DOUBLES)
         total = self.ir.fadd(self.ir.load(pointer, align=8), self.ir.fpext(value, DOUBLES))
         self.ir.store(total, pointer, align=8)
 
@@ -195,6 +204,10 @@ class Builder:
     def equal(self, left: Value, right: Value) -> Value:
         """Left == right, a mask; false where one is NaN."""
         return self.ir.fcmp_ordered("==", left, right)
+
+    def both(self, left: Value, right: Value) -> Value:
+        """A mask that is set where two are."""
+        return self.ir.and_(left, right)
 
     def select(self, mask: Value, yes: Value, no: Value) -> Value:
         """``yes`` where the mask is set, else ``no``."""

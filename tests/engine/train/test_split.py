@@ -113,3 +113,17 @@ def test_evaluated_images_are_bounded() -> None:
         assert len(images) == len(made.labels(part)) > max(indices)
     _, training = made.evaluated(member(), "training", settings)
     assert set(training) <= set(np.concatenate(made.training))
+
+
+def test_grey_images_are_known_by_their_channels() -> None:
+    made = split()
+    images = np.random.default_rng(0).integers(0, 256, (9000, 32, 32, 1), dtype=np.uint8)
+    grey = np.repeat(images, 3, axis=-1)
+    coloured = grey.copy()
+    coloured[-1, -1, -1, 2] ^= 1
+    for train, test in ((grey, coloured), (coloured, grey)):
+        changed = dataclasses.replace(made.images, train_images=train, test_images=test)
+        planes = dataclasses.replace(made, images=changed).planes
+        assert list(planes) == ["training" if train is grey else "test"]
+        for plane in planes.values():
+            np.testing.assert_array_equal(plane, images)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wse.kernels.conv.cpu import convolve_row, weight_gradient
+from wse.kernels.conv.cpu import convolve_rows, weight_gradient
+from wse.kernels.conv.strided import MOST_PIXELS, scatter_row
 from wse.kernels.conv.tiles import reduce_vectors
 from wse.kernels.simd import VECTOR_BYTES, V
 from wse.kernels.simd.cache import cached_njit
@@ -27,16 +28,30 @@ SHAPES = {
 }
 
 
-def _forward(x, w, start, out, channels, size, stride, x_width, x_channel, rows, pixels):
-    for row in range(rows):
-        for first in range(0, out.shape[0], 4):
-            convolve_row(
-                x.ctypes.data + row * stride * x_width * VECTOR_BYTES,
-                out.ctypes.data + (first * rows + row) * pixels * VECTOR_BYTES,
-                pixels, x_channel, x_width * VECTOR_BYTES, stride * VECTOR_BYTES,
-                w.ctypes.data + first * channels * size * size * 4, channels, size, size,
-                start.ctypes.data + 4 * first, rows * pixels * VECTOR_BYTES, VECTOR_BYTES,
-            )  # fmt: skip
+def _forward(
+    x, w, start, out, channels, size, stride, x_width, x_channel, rows, pixels, finish, bits, bits_row, bits_pixel,
+    bits_channel, shift,
+):  # fmt: skip
+    for first in range(0, out.shape[0], 4):
+        convolve_rows(
+            x.ctypes.data, out.ctypes.data + first * rows * pixels * VECTOR_BYTES, rows, pixels,
+            x_channel, x_width * VECTOR_BYTES, stride * VECTOR_BYTES, stride * x_width * VECTOR_BYTES,
+            w.ctypes.data + first * channels * size * size * 4, channels, size, size,
+            start.ctypes.data + 4 * first, rows * pixels * VECTOR_BYTES, pixels * VECTOR_BYTES, VECTOR_BYTES,
+            finish.ctypes.data, bits.ctypes.data + first * bits_channel, bits_row, bits_pixel, shift,
+        )  # fmt: skip
+
+
+def _scatter(d, w, y, out, channels, rows, pixels, finish, bits, bits_row, bits_pixel, shift, sums):
+    for row in range(out.shape[1]):
+        scatter_row(
+            row, d.ctypes.data, rows * pixels * VECTOR_BYTES, pixels * VECTOR_BYTES, rows, pixels,
+            w.ctypes.data, channels * 9 * 4 * 4, d.shape[0] // 4, channels,
+            y.ctypes.data + row * y.strides[1], y.strides[0],
+            out.ctypes.data + row * out.strides[1], out.strides[0],
+            finish.ctypes.data, bits.ctypes.data + row * bits_row, bits_pixel, shift,
+            sums.ctypes.data, sums.strides[0],
+        )  # fmt: skip
 
 
 def _gradient(d, x, target, reduce, outs, channels, size, stride, x_width, x_channel, rows, pixels):
@@ -48,6 +63,7 @@ def _gradient(d, x, target, reduce, outs, channels, size, stride, x_width, x_cha
 
 
 forward = cached_njit(_forward, [Path(__file__)])
+scatter = cached_njit(_scatter, [Path(__file__)])
 gradient = cached_njit(_gradient, [Path(__file__)])
 
 
@@ -77,19 +93,67 @@ def case(request):
     return x, w, d, (channels, size, stride, width, height * width * VECTOR_BYTES, rows, pixels)
 
 
-def test_forward(case) -> None:
+PLAIN = np.array([-np.inf, 1], np.float32)
+SHIFT = 16 - V  # the last group of a block of 16 samples
+
+
+def dropout(rows: int, pixels: int, channels: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Random bits, uint16 [rows, pixels, channels], and which values they keep, [V, channels, rows, pixels]."""
+    bits = np.random.default_rng(2).integers(0, 2**16, (rows, pixels, channels), np.uint16)
+    return bits, torch.from_numpy(bits[..., None] >> (SHIFT + np.arange(V)) & 1).permute(3, 2, 0, 1)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["as it is", "relu and dropout"])
+def test_forward(case, ends) -> None:
     x, w, _, sizes = case
-    outs = -(-len(w) // 4) * 4
+    outs, rows, pixels = -(-len(w) // 4) * 4, *sizes[-2:]
     start = np.zeros(outs, np.float32)
     start[: len(w)] = np.linspace(-1, 1, len(w))
     made = np.full((outs, *sizes[-2:], V), np.nan, np.float32)
-    forward(tiles(x), packed(w, outs), start, made, *sizes)
+    finish, bits, strides = PLAIN, np.full(outs, 0xFFFF, np.uint16), (0, 0, 2)
+    if ends:
+        bits, stays = dropout(rows, pixels, outs)
+        finish, strides = np.array([0, 1.25], np.float32), bits.strides
+    forward(tiles(x), packed(w, outs), start, made, *sizes, finish, bits, *strides, SHIFT)
     bias = torch.from_numpy(start[: len(w)]).double()
-    expected = functional.conv2d(x, w, bias, sizes[2]).permute(1, 2, 3, 0).numpy()
-    single = functional.conv2d(x.float(), w.float(), bias.float(), sizes[2]).permute(1, 2, 3, 0).numpy()
-    allowed = 4 * np.abs(single - expected).max() + 1e-6 * np.abs(expected).max()
-    assert np.abs(made[: len(w)] - expected).max() <= allowed
+
+    def expected(kind: torch.dtype) -> np.ndarray:
+        z = functional.conv2d(x.to(kind), w.to(kind), bias.to(kind), sizes[2])
+        if ends:
+            z = torch.relu(z) * stays[:, : len(w)] * 1.25
+        return z.permute(1, 2, 3, 0).numpy()
+
+    exact, single = expected(torch.float64), expected(torch.float32)
+    allowed = 4 * np.abs(single - exact).max() + 1e-6 * np.abs(exact).max()
+    assert np.abs(made[: len(w)] - exact).max() <= allowed
     assert (made[len(w) :] == 0).all()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["as it is", "relu and dropout"])
+@pytest.mark.parametrize("pixels", range(1, MOST_PIXELS + 1))
+@pytest.mark.parametrize(("channels", "outs", "rows"), [(1, 4, 1), (5, 8, 4), (4, 4, 3)], ids=str)
+def test_input_gradient_row_by_row(channels, outs, rows, pixels, ends) -> None:
+    torch.manual_seed(0)
+    height, width = 2 * rows + 2, 2 * pixels + 2  # an even size: its last row and column meet no output
+    shapes = ((V, outs, rows, pixels), (outs, channels, 3, 3), (V, channels, height, width))
+    d, w, y = (torch.randn(*shape).double() for shape in shapes)
+    out, sums = np.full((channels, height, width, V), np.nan, np.float32), np.zeros((channels, 2, V))
+    finish, bits, strides = PLAIN, np.full(channels, 0xFFFF, np.uint16), (0, 0, 2)
+    if ends:
+        bits, stays = dropout(height, width, channels)
+        finish, strides = np.array([0, 1.25], np.float32), bits.strides
+    scatter(
+        tiles(d), packed(w, outs), tiles(y), out, channels, rows, pixels, finish, bits, *strides[:2], SHIFT, sums
+    )
+    assert np.isnan(out[:, :, -1]).all()
+    expected = torch.nn.grad.conv2d_input(y.shape, w, d, stride=2)
+    if ends:
+        expected *= (y > 0) * stays * 1.25
+    expected = expected.permute(1, 2, 3, 0).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(out[:, :, :-1], expected[:, :, :-1], rtol=0, atol=2e-6 * scale)
+    np.testing.assert_allclose(sums[:, 0], expected.sum((1, 2)), rtol=0, atol=1e-5 * scale)
+    assert (sums[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize("reduce", [True, False])

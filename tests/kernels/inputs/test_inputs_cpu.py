@@ -80,6 +80,17 @@ def test_plain_tiles_are_exact(image_sets, V, batch, grey, low, high):
     np.testing.assert_array_equal(tiles(images, indices, V, **see), reference(images, indices, **see))
 
 
+@pytest.mark.parametrize("V", [4, 8, 16])
+@pytest.mark.parametrize("batch", [1, 16, 33])
+@pytest.mark.parametrize(("grey", "low", "high"), SEES)
+def test_one_channel_of_images_without_colour_is_enough(image_sets, V, batch, grey, low, high):
+    planes = np.ascontiguousarray(image_sets["noise"][..., :1])
+    indices = np.random.default_rng(batch).integers(0, len(planes), batch)
+    see = {"grey": grey, "low": low, "high": high}
+    expected = reference(np.repeat(planes, 3, axis=-1), indices, **see)
+    np.testing.assert_array_equal(tiles(planes, indices, V, **see), expected)
+
+
 def test_every_byte_is_exact():
     images = np.arange(256, dtype=np.uint8).repeat(12).reshape(1, 32, 32, 3)
     got = tiles(images, np.array([0]), 4)

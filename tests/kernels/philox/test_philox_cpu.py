@@ -1,4 +1,4 @@
-"""Words and dropout masks of the compiled generator are those of the reference, bit for bit."""
+"""What the compiled generator draws is what the reference draws, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numba import njit
 
-from wse.kernels.philox import keep_mask, keep_probability
+from wse.kernels.philox import keep_mask, keep_probability, permute
 from wse.kernels.philox import philox4x32 as reference
-from wse.kernels.philox.cpu import keep_masks, philox4x32
+from wse.kernels.philox.cpu import philox4x32
+from wse.kernels.philox.cpu_dropout import DRAWN, keep_bits, kept_factor
+from wse.kernels.philox.cpu_permute import permute_in_place
 
 SEEDS = [0, 12345, 2**63 + 11, 2**64 - 1]
 
@@ -30,34 +32,48 @@ def test_words_are_the_references(seed, count, address):
     np.testing.assert_array_equal(out, reference(seed, (positions, *rest)))
 
 
-def masks(rate, samples, units, V, *, seed=2**63 + 11, member=6, layer=1, epoch=3, batch=2):
-    """[samples rounded up to V, units], from memory that held NaN and has more behind it that stays as it was."""
-    groups = -(-samples // V)
-    size = groups * units * V
-    out = np.full(size + 64, np.nan, np.float32)
-    keep_masks(out[:size], rate, np.uint64(seed), member, layer, epoch, batch, samples, units, V)
-    assert np.isnan(out[size:]).all()
-    return out[:size].reshape(groups, units, V).transpose(0, 2, 1).reshape(-1, units)
+def bits(rate, samples, units, *, seed=2**63 + 11, member=6, layer=1, epoch=3, batch=2):
+    """bool [samples, units], from memory with more behind each block's bits that stays as it was."""
+    blocks, room = -(-samples // 16), -(-units // DRAWN) * DRAWN
+    out = np.full((blocks, room + 5), 0xABCD, np.uint16)
+    keep_bits(out.ctypes.data, out.strides[0], rate, np.uint64(seed), member, layer, epoch, batch, samples, units)
+    assert (out[:, room:] == 0xABCD).all()
+    lanes = out[:, :units, None] >> np.arange(16) & 1
+    return lanes.transpose(0, 2, 1).reshape(-1, units)[:samples].astype(bool)
 
 
-@pytest.mark.parametrize("V", [4, 8, 16])
+ADDRESS = {"seed": 2**63 + 11, "member": 6, "layer": 1, "epoch": 3, "batch": 2}
+
+
 @pytest.mark.parametrize("samples", [1, 5, 16, 33, 64])
-@pytest.mark.parametrize("units", [1, 7, 255, 256, 257, 600])
-def test_masks_are_the_references(V, samples, units):
-    got = masks(0.37, samples, units, V)
-    address = {"seed": 2**63 + 11, "member": 6, "layer": 1, "epoch": 3, "batch": 2}
-    keep = keep_mask(0.37, **address, samples=samples, units=units)
-    np.testing.assert_array_equal(got[:samples], keep * np.float32(1 / keep_probability(0.37)))
-    assert (got[samples:] == 0).all()
+@pytest.mark.parametrize("units", [1, 7, 31, 32, 33, 600])
+def test_bits_are_the_references(samples, units):
+    np.testing.assert_array_equal(
+        bits(0.37, samples, units), keep_mask(0.37, **ADDRESS, samples=samples, units=units)
+    )
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.001, 1 / 512, 3 / 512, 0.1, 0.25, 0.5, 0.9, 0.998, 1 - 1e-16])
 def test_every_rate(rate):
-    got = masks(rate, 33, 100, 16)[:33]
-    keep = keep_mask(rate, seed=2**63 + 11, member=6, layer=1, epoch=3, batch=2, samples=33, units=100)
-    np.testing.assert_array_equal(got, keep * np.float32(1 / keep_probability(rate)))
+    np.testing.assert_array_equal(bits(rate, 33, 100), keep_mask(rate, **ADDRESS, samples=33, units=100))
+    assert kept_factor(rate) == np.float32(1 / keep_probability(rate))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_seed(seed):
+    np.testing.assert_array_equal(
+        bits(0.5, 40, 64, seed=seed), keep_mask(0.5, **ADDRESS | {"seed": seed}, samples=40, units=64)
+    )
 
 
 @pytest.mark.parametrize("changed", [{"seed": 4}, {"member": 7}, {"layer": 0}, {"epoch": 4}, {"batch": 1}])
 def test_every_part_of_the_address_matters(changed):
-    assert (masks(0.5, 64, 50, 8) != masks(0.5, 64, 50, 8, **changed)).mean() > 0.4
+    assert (bits(0.5, 64, 50) != bits(0.5, 64, 50, **changed)).mean() > 0.4
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 1000, 4097, 65_536, 65_537])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_permutations_are_the_references(size, seed):
+    numbers = np.arange(size, dtype=np.uint32)
+    permute_in_place(numbers, size, np.uint64(seed), 5, 99, 3)
+    np.testing.assert_array_equal(numbers, permute(np.arange(size), size, seed=seed, member=5, stream=99, epoch=3))
