@@ -34,8 +34,8 @@ from .cpu_normalisation import set_normalisation
 
 @njit(nogil=True)
 def ends_in_tile(op, batch):
-    """Whether activation and dropout are so simple that a convolution's tiles do them: identity or ReLU."""
-    return op.z == op.y and (not op.active or batch.activation <= RELU)
+    """Whether activation and dropout are done by a convolution's tiles, as a ReLU is."""
+    return op.z == op.y and op.active and batch.activation == RELU
 
 
 @njit(nogil=True)
@@ -259,10 +259,8 @@ def _input_gradient(op, phase, d_z, d_x, batch, group):
 def _scatter(op, before, x, d_z, d_x, batch, group):
     """One group's input gradient row by row, and through what made the input if its tiles ended in that."""
     finish, sums, sums_channel = batch.plain, batch.waste, 0
-    keep, keep_row, keep_pixel, _, shift = batch.all, 0, 0, 0, 0
     if op.before >= 0 and ends_in_tile(before, batch):
         finish, sums, sums_channel = before.finish, before.sums, SUMS_BYTES
-        keep, keep_row, keep_pixel, _, shift = dropout_bits(before, x, batch, group)
     for row in range(d_x.height):
         scatter_row(
             row, d_z.at + group * d_z.group, d_z.channel, d_z.row, d_z.height, d_z.width,
@@ -270,5 +268,5 @@ def _scatter(op, before, x, d_z, d_x, batch, group):
             (d_z.channels + CHANNELS - 1) // CHANNELS, x.channels,
             x.at + group * x.group + row * x.row, x.channel,
             d_x.at + group * d_x.group + row * d_x.row, d_x.channel,
-            finish, keep + row * keep_row, keep_pixel, shift, sums, sums_channel,
+            finish, sums, sums_channel,
         )  # fmt: skip

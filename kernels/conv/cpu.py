@@ -14,6 +14,9 @@ from numba import njit
 from ..simd import VECTOR_BYTES
 from .tiles import CHANNELS, gradient_tile, pooled_tile, row_tile
 
+MOST_PIXELS = 5
+"""Pixels of a strip: with four channels, as many accumulators as there are registers."""
+
 _BLOCK_PIXELS = 64
 """Pixels of four channels whose gradients a first-level cache holds besides what they are multiplied with."""
 
@@ -28,31 +31,34 @@ def keeps_vectors(pixels: int) -> bool:
 
 
 def _rows(columns: int | None) -> Callable[..., None]:
-    """Any number of pixels: in strips of four, and of five or three where four does not divide it."""
-    one, two, three, four, five = (row_tile(pixels, columns) for pixels in (1, 2, 3, 4, 5))
+    """Any number of pixels: in as few strips as can be, of sizes that differ by one at most."""
+    one, two, three, four, five = (row_tile(pixels, columns) for pixels in range(1, MOST_PIXELS + 1))
 
     @njit(nogil=True)
-    def strip(x, out, rows, pixels, geometry):
-        if pixels == 1:
-            one(x, out, rows, 1, *geometry)
-        elif pixels == 2:
-            two(x, out, rows, 1, *geometry)
+    def tiles(size, x, out, rows, count, geometry):
+        if size == 1:
+            one(x, out, rows, count, *geometry)
+        elif size == 2:
+            two(x, out, rows, count, *geometry)
+        elif size == 3:
+            three(x, out, rows, count, *geometry)
+        elif size == 4:
+            four(x, out, rows, count, *geometry)
         else:
-            rest = pixels % 4
-            fives = 1 if rest == 1 else 0
-            threes = 2 if rest == 2 else rest // 3
-            fours = (pixels - 5 * fives - 3 * threes) // 4
-            x_pixel, out_pixel = geometry[2], geometry[11]
-            x_rest, out_rest = x + 4 * fours * x_pixel, out + 4 * fours * out_pixel
-            rest_geometry = (*geometry[:13], geometry[13] + 4 * fours * geometry[15], *geometry[14:])
-            if fours:
-                four(x, out, rows, fours, *geometry)
-            if fives:
-                five(x_rest, out_rest, rows, 1, *rest_geometry)
-            elif threes:
-                three(x_rest, out_rest, rows, threes, *rest_geometry)
+            five(x, out, rows, count, *geometry)
 
-    return strip
+    @njit(nogil=True)
+    def strips(x, out, rows, pixels, geometry):
+        count = (pixels + MOST_PIXELS - 1) // MOST_PIXELS
+        size, larger = pixels // count, pixels % count
+        if larger:
+            tiles(size + 1, x, out, rows, larger, geometry)
+        done = (size + 1) * larger
+        x_pixel, out_pixel, keep, keep_pixel = geometry[2], geometry[11], geometry[13], geometry[15]
+        rest = (*geometry[:13], keep + done * keep_pixel, *geometry[14:])
+        tiles(size, x + done * x_pixel, out + done * out_pixel, rows, count - larger, rest)
+
+    return strips
 
 
 _rows_1, _rows_2, _rows_3, _rows_4, _rows_5, _rows_7, _rows_any = map(_rows, (1, 2, 3, 4, 5, 7, None))

@@ -141,16 +141,16 @@ def _plane_tiles(
         for y in range(height):
             plane_row_to_lanes(row, 0, planes, beginnings, y * width, width, V)
             start = offset + first // V * group_stride + y * row_stride
-            out = tiles[start : start + size]
             if grey:
+                out = tiles[start : start + size]
                 for i in range(size):
                     luma = _RED * _unit(row[i]) + _GREEN * _unit(row[i]) + _BLUE * _unit(row[i])
                     out[i] = black + span * luma
             else:
-                for i in range(size):
-                    out[i] = black + span * _unit(row[i])
-                for channel in range(1, 3):
-                    tiles[start + channel * channel_stride : start + channel * channel_stride + size] = out
+                for channel in range(3):
+                    out = tiles[start + channel * channel_stride : start + channel * channel_stride + size]
+                    for i in range(size):
+                        out[i] = black + span * _unit(row[i])
 
 
 @njit(nogil=True, error_model="numpy")
