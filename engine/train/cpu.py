@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ from .split import PARTS, Indices, Part, Split
 
 EVALUATION_BATCH = 64
 SLICE = 16  # samples that go through a network together where they may: few, to stay in cache
+_HUGE_PAGE = 2**21
 CHUNK_SECONDS = 0.1  # how long compiled code may run before it is asked whether to stop
 
 _NOT_MONOTONE = ("gelu",)
@@ -117,7 +120,7 @@ class _Desk:
         self.layout, self.packing = layout, packing
         self.gradient = aligned(packing.size)
         self.pace = _Pace()
-        self._scratch = aligned(0)
+        self._scratch = workspace(0)
         self._programs: dict[tuple[int, bool], Program] = {}
         self._normalises = any(isinstance(layer, BatchNorm) for layer in layout.architecture.layers)
 
@@ -137,7 +140,7 @@ class _Desk:
         program = self._programs[key]
         floats = program.scratch_bytes // 4
         if len(self._scratch) < floats:
-            self._scratch = aligned(floats)
+            self._scratch = workspace(floats)
         operations, tensors, batch = program.bind(self._scratch)
         return Bound(
             operations, tensors, program.phases, batch, self._scratch,
@@ -321,4 +324,20 @@ def aligned(floats: int) -> npt.NDArray[np.float32]:
     """Zeros, float32 [floats], that begin at a cache line."""
     room = np.zeros(floats + 16, dtype=np.float32)
     first = -room.ctypes.data % 64 // 4
+    return room[first : first + floats]
+
+
+def workspace(floats: int) -> npt.NDArray[np.float32]:
+    """As ``aligned``, in huge pages if the system has them.
+
+    In pages of 4 KiB a network's tensors would lie scattered over the sets of the second-level cache, and take
+    more entries than translation buffers have.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return aligned(floats)
+    memory = mmap.mmap(-1, 4 * floats + 2 * _HUGE_PAGE)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    room = np.frombuffer(memory, dtype=np.float32)
+    first = -room.ctypes.data % _HUGE_PAGE // 4
     return room[first : first + floats]

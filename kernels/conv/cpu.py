@@ -17,6 +17,9 @@ from .tiles import CHANNELS, gradient_tile, pooled_tile, row_tile
 MOST_PIXELS = 5
 """Pixels of a strip: with four channels, as many accumulators as there are registers."""
 
+_FEW_PIXELS, _FEW_TERMS = 3, 32
+"""Sums of fewer terms are over so soon that shorter strips, whose ends overlap with what follows, are faster."""
+
 _BLOCK_PIXELS = 64
 """Pixels of four channels whose gradients a first-level cache holds besides what they are multiplied with."""
 
@@ -49,7 +52,9 @@ def _rows(columns: int | None) -> Callable[..., None]:
 
     @njit(nogil=True)
     def strips(x, out, rows, pixels, geometry):
-        count = (pixels + MOST_PIXELS - 1) // MOST_PIXELS
+        channels, filter_rows, filter_columns = geometry[5:8]
+        most = _FEW_PIXELS if channels * filter_rows * filter_columns < _FEW_TERMS else MOST_PIXELS
+        count = (pixels + most - 1) // most
         size, larger = pixels // count, pixels % count
         if larger:
             tiles(size + 1, x, out, rows, larger, geometry)
@@ -141,9 +146,10 @@ def _gradient(channels: int, rows: int, columns: int) -> Callable[..., None]:
     return gradient
 
 
-# As many places of the filter at once as there are registers for the sums.
-_gradient_3x3, _gradient_5, _gradient_7, _gradient_1 = (
-    _gradient(*shape) for shape in ((2, 3, 3), (4, 1, 5), (2, 1, 7), (4, 1, 1))
+# As many places of the filter at once as there are registers for the sums; of a filter of 3, where four channels'
+# gradients fit the first-level cache, a row, whose sums lie in memory as the lanes are summed.
+_gradient_3x3, _gradient_3, _gradient_5, _gradient_7, _gradient_1 = (
+    _gradient(*shape) for shape in ((2, 3, 3), (4, 1, 3), (4, 1, 5), (2, 1, 7), (4, 1, 1))
 )
 
 
@@ -216,7 +222,10 @@ def _gradient_block(
         for channel in range(channels):
             image = x + channel * x_channel
             block = target + (out * channels + channel * CHANNELS) * size * size * unit
-            if size == 3:
+            if size == 3 and reduce and geometry[5] * geometry[6] <= _BLOCK_PIXELS:
+                for row in range(3):
+                    _gradient_3(reduce, slopes, image + row * x_row, block + row * 12 * unit, geometry)
+            elif size == 3:
                 _gradient_3x3(reduce, slopes, image, block, geometry)
                 _gradient_3x3(reduce, slopes + 2 * d_channel, image, block + 2 * unit, geometry)
             elif size == 5:
