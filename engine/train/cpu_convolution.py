@@ -24,10 +24,10 @@ from wse.kernels.batchnorm.cpu import (
 )
 from wse.kernels.conv.cpu import convolve_pooled, convolve_rows, weight_gradient
 from wse.kernels.conv.strided import scatter_row
-from wse.kernels.conv.tiles import CHANNELS, KEPT, reduce_vectors
+from wse.kernels.conv.tiles import CHANNELS, reduce_vectors
 from wse.kernels.philox.cpu_dropout import BITS_BYTES
 from wse.kernels.philox.dropout import SAMPLES_PER_BLOCK
-from wse.kernels.simd import VECTOR_BYTES, V, clear, peek, poke
+from wse.kernels.simd import VECTOR_BYTES, V, clear, peek, poke, scale
 
 from .cpu_normalisation import set_normalisation
 
@@ -39,6 +39,22 @@ def ends_in_tile(op, batch):
 
 
 @njit(nogil=True)
+def weights_of(op, batch):
+    """Address of the weights, times what dropout's kept values are multiplied by if the tiles do the dropout.
+
+    As kept * ReLU(w x + b) = ReLU(kept w x + kept b), the factor costs nothing in the weights. Gradients are then
+    made with these weights, and those of the true ones are the factor times theirs.
+    """
+    return op.scaled if is_scaled(op, batch) else batch.weights + op.weight
+
+
+@njit(nogil=True)
+def is_scaled(op, batch):
+    """Whether the weights have dropout's factor in them."""
+    return op.drop and batch.dropout and ends_in_tile(op, batch)
+
+
+@njit(nogil=True)
 def dropout_bits(op, y, batch, group):
     """Address of a group's bits; bytes from row to row, pixel to pixel, channel to channel; their first bit."""
     if op.drop and batch.dropout:
@@ -46,6 +62,13 @@ def dropout_bits(op, y, batch, group):
         at = op.bits + first // SAMPLES_PER_BLOCK * op.block
         return at, y.width * y.channels * unit, y.channels * unit, unit, first % SAMPLES_PER_BLOCK
     return batch.all, 0, 0, 0, 0
+
+
+@njit(nogil=True)
+def weight_vectors(op, x, z):
+    """How many vectors the packed weights fill."""
+    channels = (z.channels + CHANNELS - 1) // CHANNELS * CHANNELS
+    return (channels * x.channels * op.size * op.size + V - 1) // V
 
 
 @njit(nogil=True)
@@ -65,6 +88,11 @@ def forward(op, tensors, batch):
             leave_as_is(op.channel + channel * CHANNEL_BYTES)
             if batch.first:
                 clear(op.sums + channel * SUMS_BYTES, SUMS_BYTES // VECTOR_BYTES)
+    if is_scaled(op, batch):
+        start = op.start
+        if batch.first:
+            scale(batch.weights + op.weight, op.scaled, weight_vectors(op, x, z), op.kept)
+            scale(batch.weights + op.bias, op.start, (z.channels + V - 1) // V, op.kept)
     if op.pool:
         raw = tensors[op.pooled]
         for group in range(batch.groups):
@@ -83,18 +111,18 @@ def forward(op, tensors, batch):
 @njit(nogil=True)
 def _convolve(op, x, z, batch, group, start):
     """One group, with floor and dropout if these are all that follows."""
-    finish = batch.plain
+    floor = batch.least
     keep, keep_row, keep_pixel, keep_channel, shift = batch.all, 0, 0, 0, 0
     if ends_in_tile(op, batch):
-        finish = op.finish
+        floor = op.floor
         keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, z, batch, group)
     filter_bytes = x.channels * op.size * op.size * 4
     for out in range(0, z.channels, CHANNELS):
         convolve_rows(
             x.at - op.corner + group * x.group, z.at + group * z.group + out * z.channel, z.height, z.width,
             x.channel, x.row, op.stride * VECTOR_BYTES, op.stride * x.row,
-            batch.weights + op.weight + out * filter_bytes, x.channels, op.size, op.size, start + 4 * out,
-            z.channel, z.row, VECTOR_BYTES, finish, keep + out * keep_channel, keep_row, keep_pixel, shift,
+            weights_of(op, batch) + out * filter_bytes, x.channels, op.size, op.size, start + 4 * out,
+            z.channel, z.row, VECTOR_BYTES, floor, keep + out * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
@@ -106,7 +134,7 @@ def _activate(op, code, raw, y, batch, group):
         activate(
             code, raw.at + group * raw.group + channel * raw.channel, raw.row,
             y.at + group * y.group + channel * y.channel, y.row, y.height, y.width,
-            op.channel + channel * CHANNEL_BYTES, op.finish + KEPT,
+            op.channel + channel * CHANNEL_BYTES, op.kept,
             keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
@@ -154,9 +182,9 @@ def backward(op, operations, tensors, phases, batch):
             )  # fmt: skip
     if batch.first:
         _flip(op, x, z, phases, batch)
-    values = (channels * x.channels * op.size * op.size + V - 1) // V
+    vectors = weight_vectors(op, x, z)
     if op.vectors and batch.first:
-        clear(op.vectors, values * V)
+        clear(op.vectors, vectors * V)
     for group in range(batch.groups):
         if op.z != op.y:
             _unpool(op, z, raw, d_y, d_z, batch, group)
@@ -172,24 +200,28 @@ def backward(op, operations, tensors, phases, batch):
             _input_gradient(op, phases[index], d_z, tensors[op.d_x], batch, group)
     if batch.last:
         if op.vectors:
-            reduce_vectors(op.vectors, batch.gradient + op.weight, values)
+            reduce_vectors(op.vectors, batch.gradient + op.weight, vectors)
         if not op.frozen:
             for channel in range(z.channels):
                 at = batch.gradient + op.bias + 4 * channel
                 poke(at, peek(at) + lane_total(op.sums + channel * SUMS_BYTES))
+        if is_scaled(op, batch):
+            scale(batch.gradient + op.weight, batch.gradient + op.weight, vectors, op.kept)
+            scale(batch.gradient + op.bias, batch.gradient + op.bias, (z.channels + V - 1) // V, op.kept)
 
 
 @njit(nogil=True)
 def _derive(op, code, d_y, raw, y, batch, group):
     """Through dropout and the activation, for one group in place, and the sums that normalisation or bias need."""
     keep, keep_row, keep_pixel, keep_channel, shift = dropout_bits(op, y, batch, group)
+    kept = batch.ones if is_scaled(op, batch) else op.kept
     for channel in range(y.channels):
         slopes = d_y.at + group * d_y.group + channel * d_y.channel
         derive(
             code, slopes, d_y.row, raw.at + group * raw.group + channel * raw.channel, raw.row,
             y.at + group * y.group + channel * y.channel, y.row, slopes, d_y.row,
             y.height, y.width, op.channel + channel * CHANNEL_BYTES, op.sums + channel * SUMS_BYTES,
-            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
+            kept, keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
@@ -223,7 +255,7 @@ def _unpool(op, z, raw, d_y, d_z, batch, group):
 @njit(nogil=True)
 def _flip(op, x, z, phases, batch):
     """For every phase the weights as the filter of the input gradient: in and out change places, places turn."""
-    weights = batch.weights + op.weight
+    weights = weights_of(op, batch)
     for index in range(op.phase, op.phase + op.phases):
         phase = phases[index]
         for channel in range(x.channels):
@@ -251,22 +283,22 @@ def _input_gradient(op, phase, d_z, d_x, batch, group):
                 source, place + channel * d_x.channel, 1, phase.out_columns,
                 d_z.channel, d_z.row, VECTOR_BYTES, 0,
                 op.flipped + phase.flipped * 4 + channel * filter_bytes, d_z.channels, phase.rows, phase.columns,
-                batch.zeros, d_x.channel, 0, op.stride * VECTOR_BYTES, batch.plain, batch.all, 0, 0, 0,
+                batch.zeros, d_x.channel, 0, op.stride * VECTOR_BYTES, batch.least, batch.all, 0, 0, 0,
             )  # fmt: skip
 
 
 @njit(nogil=True)
 def _scatter(op, before, x, d_z, d_x, batch, group):
     """One group's input gradient row by row, and through what made the input if its tiles ended in that."""
-    finish, sums, sums_channel = batch.plain, batch.waste, 0
+    floor, sums, sums_channel = batch.least, batch.waste, 0
     if op.before >= 0 and ends_in_tile(before, batch):
-        finish, sums, sums_channel = before.finish, before.sums, SUMS_BYTES
+        floor, sums, sums_channel = before.floor, before.sums, SUMS_BYTES
     for row in range(d_x.height):
         scatter_row(
             row, d_z.at + group * d_z.group, d_z.channel, d_z.row, d_z.height, d_z.width,
-            batch.weights + op.weight, x.channels * op.size * op.size * 4 * CHANNELS,
+            weights_of(op, batch), x.channels * op.size * op.size * 4 * CHANNELS,
             (d_z.channels + CHANNELS - 1) // CHANNELS, x.channels,
             x.at + group * x.group + row * x.row, x.channel,
             d_x.at + group * d_x.group + row * d_x.row, d_x.channel,
-            finish, sums, sums_channel,
+            floor, sums, sums_channel,
         )  # fmt: skip

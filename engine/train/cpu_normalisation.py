@@ -17,7 +17,6 @@ from wse.kernels.batchnorm.cpu import (
     normalise_by,
     prepare_gradient,
 )
-from wse.kernels.conv.tiles import KEPT
 from wse.kernels.simd import VECTOR_BYTES, clear, peek, poke
 
 
@@ -68,7 +67,7 @@ def forward(op, tensors, batch):
             activate(
                 IDENTITY, x.at + group * x.group + channel * x.channel, x.row,
                 y.at + group * y.group + channel * y.channel, y.row,
-                y.height, y.width, op.channel + channel * CHANNEL_BYTES, op.finish + KEPT, batch.all, 0, 0, 0,
+                y.height, y.width, op.channel + channel * CHANNEL_BYTES, op.kept, batch.all, 0, 0, 0,
             )  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def backward(op, tensors, batch):
             here, slope = values + group * x.group, slopes + group * d_y.group  # the identity leaves d_y as it is
             derive(
                 IDENTITY, slope, d_y.row, here, x.row, here, x.row, slope, d_y.row, x.height, x.width, numbers,
-                sums, op.finish + KEPT, batch.all, 0, 0, 0,
+                sums, op.kept, batch.all, 0, 0, 0,
             )  # fmt: skip
         prepare_gradient(
             numbers, sums, batch.samples * x.height * x.width, peek(batch.weights + op.gamma + 4 * channel),

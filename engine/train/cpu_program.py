@@ -15,7 +15,6 @@ from wse.kernels.activation.cpu import CHANNEL_BYTES
 from wse.kernels.batchnorm.cpu import SUMS_BYTES
 from wse.kernels.conv.cpu import keeps_vectors
 from wse.kernels.conv.strided import MOST_PIXELS, SIZE, STRIDE
-from wse.kernels.conv.tiles import FLOOR, KEPT
 from wse.kernels.linear.cpu import INPUTS
 from wse.kernels.philox.cpu_dropout import BITS_BYTES, DRAWN
 from wse.kernels.philox.dropout import SAMPLES_PER_BLOCK
@@ -101,7 +100,7 @@ class Program:
         self.logits, self.d_logits = x, d_x
         groups, channels = self._made.groups, max(tensor["channels"] for tensor in self._made.tensors)
         self._batch = {name: self._made.room(groups * VECTOR_BYTES) for name in ("masks", "shares")}
-        self._batch |= {name: self._made.room(2 * VECTOR_BYTES) for name in ("ones", "zeros", "plain", "totals")}
+        self._batch |= {name: self._made.room(2 * VECTOR_BYTES) for name in ("ones", "zeros", "least", "totals")}
         self._batch |= {"all": self._made.room(BITS_BYTES * channels), "waste": self._made.room(SUMS_BYTES)}
         self._all_bytes = BITS_BYTES * channels
         self.phases = table(PHASE, self._made.phases or [{}])
@@ -114,7 +113,7 @@ class Program:
         scratch[: self.scratch_bytes // 4] = 0
         at = {name: place // 4 for name, place in self._batch.items()}
         scratch[at["ones"] : at["ones"] + V] = 1
-        scratch[at["plain"] + FLOOR // 4], scratch[at["plain"] + KEPT // 4] = -np.inf, 1
+        scratch[at["least"]] = -np.inf
         scratch.view(np.uint8)[self._batch["all"] : self._batch["all"] + self._all_bytes] = 0xFF
         begin = scratch.ctypes.data
         operations, tensors = self._operations.copy(), self._tensors.copy()
@@ -173,7 +172,7 @@ class _Step:
     def _channels(self, operation: dict[str, int], channels: int, made: Tables) -> None:
         operation["channel"] = made.room(round_up(channels, 4) * CHANNEL_BYTES)
         operation["sums"] = made.room(round_up(channels, 4) * SUMS_BYTES)
-        operation["finish"] = made.room(8)
+        operation |= {"floor": made.room(4), "kept": made.room(4)}
 
     def _drop(self, operation: dict[str, int], index: int, value: Value, made: Tables) -> None:
         units = round_up(value.channels * value.height * value.width, DRAWN)
@@ -289,6 +288,7 @@ class _Convolution(_Step):
             operation["vectors"] = made.room(values * VECTOR_BYTES)
         if self.dropout is not None:
             self._drop(operation, self.dropout, after, made)
+            operation["scaled"] = made.room(4 * round_up(channels * before.channels * layer.kernel**2, V))
         operation["scatter"] = int(self._scatters(before, convolved) and operation["d_x"] != NONE)
         phases = [] if operation["scatter"] or operation["d_x"] == NONE else list(self._phases(before, convolved))
         operation |= {"phase": len(made.phases), "phases": len(phases)}

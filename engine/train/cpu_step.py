@@ -13,7 +13,6 @@ from numba import njit
 from wse.kernels.activation.codes import IDENTITY, RELU
 from wse.kernels.activation.cpu import activate, derive
 from wse.kernels.batchnorm.cpu import leave_as_is
-from wse.kernels.conv.tiles import FLOOR, KEPT
 from wse.kernels.inputs.cpu import input_tiles
 from wse.kernels.linear import cpu as linear
 from wse.kernels.loss.cpu import cross_entropy, winners
@@ -226,14 +225,14 @@ def _activate(op, x, y, batch, group):
     if y.height * y.width == 1:  # features lie side by side, like the pixels of a row
         activate(
             code, x.at + group * x.group, 0, y.at + group * y.group, 0, 1, y.channels, op.channel,
-            op.finish + KEPT, keep, 0, keep_channel, shift,
+            op.kept, keep, 0, keep_channel, shift,
         )  # fmt: skip
         return
     for channel in range(y.channels):
         activate(
             code, x.at + group * x.group + channel * x.channel, x.row,
             y.at + group * y.group + channel * y.channel, y.row, y.height, y.width, op.channel,
-            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
+            op.kept, keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
@@ -246,7 +245,7 @@ def _derive(op, x, y, d_y, d_x, batch, group):
         derive(
             code, d_y.at + group * d_y.group, 0, x.at + group * x.group, 0, y.at + group * y.group, 0,
             d_x.at + group * d_x.group, 0, 1, y.channels, op.channel, op.sums,
-            op.finish + KEPT, keep, 0, keep_channel, shift,
+            op.kept, keep, 0, keep_channel, shift,
         )  # fmt: skip
         return
     for channel in range(y.channels):
@@ -255,7 +254,7 @@ def _derive(op, x, y, d_y, d_x, batch, group):
             x.at + group * x.group + channel * x.channel, x.row,
             y.at + group * y.group + channel * y.channel, y.row,
             d_x.at + group * d_x.group + channel * d_x.channel, d_x.row, y.height, y.width, op.channel, op.sums,
-            op.finish + KEPT, keep + channel * keep_channel, keep_row, keep_pixel, shift,
+            op.kept, keep + channel * keep_channel, keep_row, keep_pixel, shift,
         )  # fmt: skip
 
 
@@ -265,10 +264,9 @@ def set_ends(bound, batch, learning):
     factor = kept_factor(learning.dropout)
     for index in range(len(bound.operations)):
         op = bound.operations[index]
-        if op.finish:
-            floored = op.active and batch.activation == RELU
-            poke(op.finish + FLOOR, np.float32(0.0 if floored else -np.inf))
-            poke(op.finish + KEPT, factor if op.drop and batch.dropout else np.float32(1.0))
+        if op.kept:
+            poke(op.floor, np.float32(0.0 if op.active and batch.activation == RELU else -np.inf))
+            poke(op.kept, factor if op.drop and batch.dropout else np.float32(1.0))
 
 
 @njit(nogil=True)

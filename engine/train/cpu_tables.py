@@ -22,7 +22,20 @@ CONVOLUTION, LINEAR, NORMALISATION, ACTIVATION, MAX_POOL, AVERAGE_POOL, DROPOUT 
 NONE = -1
 _LINE_BYTES = 64
 
-ADDRESSES = ("start", "channel", "sums", "tile_sums", "flipped", "vectors", "turned", "finish", "bits", "share")
+ADDRESSES = (
+    "start",
+    "channel",
+    "sums",
+    "tile_sums",
+    "flipped",
+    "vectors",
+    "turned",
+    "scaled",
+    "floor",
+    "kept",
+    "bits",
+    "share",
+)
 PARAMETERS = ("weight", "bias", "beta", "gamma", "moving_mean", "moving_variance")
 
 
@@ -61,16 +74,16 @@ OPERATION = record(
 )
 
 BATCH = record(
-    *("weights", "gradient", "scratch", "masks", "shares", "totals", "ones", "zeros", "plain", "all", "waste"),
+    *("weights", "gradient", "scratch", "masks", "shares", "totals", "ones", "zeros", "least", "all", "waste"),
     *("samples", "groups", "activation", "batch_statistics", "dropout", "first", "last"),
 )
 """What an operation needs to know of the batch.
 
 Fields: addresses of the packed weights, their gradient and the scratch memory; of float32 [groups, V] that are 1
-where there is a sample, and 1 / samples; of room for 2 V floats; of ones, zeros, the FLOOR and KEPT that change
-nothing, dropout bits that are all set, and room for sums that nobody wants; samples; groups of V; the activation's
-code; whether normalisation uses the batch's statistics; whether units are dropped; whether these samples are the
-batch's first and its last.
+where there is a sample, and 1 / samples; of room for 2 V floats; of ones, zeros, a floor that no value is below,
+dropout bits that are all set, and room for sums that nobody wants; samples; groups of V; the activation's code;
+whether normalisation uses the batch's statistics; whether units are dropped; whether these samples are the batch's
+first and its last.
 """
 
 Table = npt.NDArray[np.void]

@@ -72,7 +72,7 @@ _rows_1, _rows_2, _rows_3, _rows_4, _rows_5, _rows_7, _rows_any = map(_rows, (1,
 @njit(nogil=True)
 def convolve_rows(
     x, out, rows, pixels, x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
-    out_channel, out_row, out_pixel, finish, keep, keep_row, keep_pixel, shift,
+    out_channel, out_row, out_pixel, floor, keep, keep_row, keep_pixel, shift,
 ):  # fmt: skip
     """Rows of four output channels of one group, and what ends them: see ``tiles.row_tile``.
 
@@ -93,7 +93,7 @@ def convolve_rows(
         out_channel: bytes from channel to channel.
         out_row: bytes from row to row.
         out_pixel: bytes from output to output.
-        finish: address of FLOOR and KEPT.
+        floor: address of the least value that is stored.
         keep: address of the dropout bits of the first output's first channel; channels lie side by side.
         keep_row: bytes from row to row.
         keep_pixel: bytes from pixel to pixel.
@@ -101,7 +101,7 @@ def convolve_rows(
     """
     geometry = (
         x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
-        out_channel, out_row, out_pixel, finish, keep, keep_row, keep_pixel, shift,
+        out_channel, out_row, out_pixel, floor, keep, keep_row, keep_pixel, shift,
     )  # fmt: skip
     if filter_columns == 3:
         _rows_3(x, out, rows, pixels, geometry)

@@ -4,7 +4,7 @@ The gradient of output j goes to inputs 2 j, 2 j + 1 and 2 j + 2 of its row, so 
 is held in registers. Rows of one parity use filter rows 0 and 2, those of the other filter row 1.
 
 If a ReLU and dropout made the input (``tiles.row_tile``), the gradient of what they were given is written, and its
-sums are made, the gradient of a bias. An input above the floor was not dropped, so no dropout bits are needed.
+sums are made, the gradient of a bias: where the input is above the floor, which what was dropped is not either.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from numba import njit
 
 from ..simd import VECTOR_BYTES, Builder, Value, kernel
-from .tiles import CHANNELS, FLOOR, KEPT
+from .tiles import CHANNELS
 
 SIZE = 3
 STRIDE = 2
@@ -34,7 +34,7 @@ def _scatter(pixels: int, inputs: int) -> Callable[..., None]:
     def scatter(
         k: Builder, d: Value, d_channel: Value, d_row: Value, w: Value, w_block: Value, blocks: Value, taps: Value,
         y: Value, y_channel: Value, out: Value, out_channel: Value,
-        finish: Value, sums: Value, sums_channel: Value,
+        floor: Value, sums: Value, sums_channel: Value,
     ) -> None:  # fmt: skip
         zero = k.constant(0.0)
         totals = [[k.variable(zero) for _ in range(width)] for _ in range(inputs)]
@@ -55,13 +55,13 @@ def _scatter(pixels: int, inputs: int) -> Callable[..., None]:
                 line_w.set(k.plus(line_w.get(), STRIDE * SIZE * _WEIGHT_BYTES))
             block_d.set(k.plus(block_d.get(), k.times(d_channel, CHANNELS)))
             block_w.set(k.plus(block_w.get(), w_block))
-        floor, kept = k.load_all(finish, FLOOR), k.load_all(finish, KEPT)
+        least = k.load_all(floor)
         for source in range(inputs):
             made, target = k.plus(y, k.times(y_channel, source)), k.plus(out, k.times(out_channel, source))
             summed = zero
             for pixel in range(width):
-                passed = k.greater(k.load(made, pixel * VECTOR_BYTES), floor)
-                slope = k.select(passed, k.mul(totals[source][pixel].get(), kept), zero)
+                passed = k.greater(k.load(made, pixel * VECTOR_BYTES), least)
+                slope = k.select(passed, totals[source][pixel].get(), zero)
                 k.store(slope, target, pixel * VECTOR_BYTES)
                 summed = k.add(summed, slope)
             k.add_doubles(summed, k.plus(sums, k.times(sums_channel, source)))
@@ -108,7 +108,7 @@ def _scatter_pair(pixels, geometry):
 @njit(nogil=True)
 def scatter_row(
     row, d, d_channel, d_row, d_rows, pixels, w, w_block, blocks, channels,
-    y, y_channel, out, out_channel, finish, sums, sums_channel,
+    y, y_channel, out, out_channel, floor, sums, sums_channel,
 ):  # fmt: skip
     """One row of the input's gradient, of one group.
 
@@ -127,7 +127,7 @@ def scatter_row(
         y_channel: bytes from channel to channel.
         out: address of the row of the result; 2 * pixels + 1 pixels are written.
         out_channel: bytes from channel to channel.
-        finish: address of what made the input: FLOOR and KEPT.
+        floor: address of the least value of the input.
         sums: address of float64 [channels][V], added to.
         sums_channel: bytes from channel to channel.
     """
@@ -140,7 +140,7 @@ def scatter_row(
         geometry = (
             slopes, d_channel, d_row, weights + channel * _PLANE_BYTES, w_block, blocks, taps,
             y + channel * y_channel, y_channel, out + channel * out_channel, out_channel,
-            finish, sums + channel * sums_channel, sums_channel,
+            floor, sums + channel * sums_channel, sums_channel,
         )  # fmt: skip
         if together == 2:
             _scatter_pair(pixels, geometry)

@@ -16,9 +16,6 @@ from ..simd import VECTOR_BYTES, Builder, V, Value, Variable, kernel, lane_sums
 
 CHANNELS = 4
 
-FLOOR, KEPT = 0, 4
-"""How a tile ends, float32 at these byte offsets: the least value there is, and the factor of what is kept."""
-
 _WEIGHT_BYTES = 4 * CHANNELS
 
 
@@ -61,7 +58,7 @@ def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
 
     It serves forward passes (with a stride between the inputs of neighbouring outputs) and input gradients (with
     a stride between the outputs); ``columns`` is the filter's width, None: known at run time only. What is stored
-    is the sum, no less than FLOOR, times KEPT, and 0 where the dropout bits at ``keep`` are not set.
+    is the sum, no less than the float at ``floor``, and 0 where the dropout bits at ``keep`` are not set.
     """
 
     @kernel
@@ -70,10 +67,10 @@ def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
         x_channel: Value, x_row: Value, x_pixel: Value, x_step: Value, w: Value,
         channels: Value, filter_rows: Value, filter_columns: Value, start: Value,
         out_channel: Value, out_row: Value, out_pixel: Value,
-        finish: Value, keep: Value, keep_row: Value, keep_pixel: Value, shift: Value,
+        floor: Value, keep: Value, keep_row: Value, keep_pixel: Value, shift: Value,
     ) -> None:  # fmt: skip
         begin = [k.load_all(start, 4 * channel) for channel in range(CHANNELS)]
-        floor, kept, zero = k.load_all(finish, FLOOR), k.load_all(finish, KEPT), k.constant(0.0)
+        least, zero = k.load_all(floor), k.constant(0.0)
         offsets = k.steps(k.integer(0), x_pixel, pixels)
         with k.loop(rows) as row, k.loop(tiles) as tile:
             first = k.times(tile, pixels)
@@ -88,7 +85,7 @@ def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
                 zip(k.steps(target, out_channel, CHANNELS), sums, strict=True)
             ):
                 for at, place, total in zip(k.steps(channel, out_pixel, pixels), places, totals, strict=True):
-                    value = k.mul(k.maximum(floor, total.get()), kept)
+                    value = k.maximum(least, total.get())
                     k.store(k.select(k.load_bits(place, shift, index * BITS_BYTES), value, zero), at)
 
     return strip

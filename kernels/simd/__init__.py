@@ -1,7 +1,7 @@
 """The vector language that CPU kernels are written in."""
 
 from .builder import Builder, Value, Variable, bytes_of, lane_sums
-from .decorator import clear, kernel, peek, peek_double, poke
+from .decorator import clear, kernel, peek, peek_double, poke, scale
 from .width import VECTOR_BYTES, V
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "peek",
     "peek_double",
     "poke",
+    "scale",
 ]

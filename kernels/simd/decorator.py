@@ -72,3 +72,12 @@ def clear(k: Builder, address: Value, vectors: Value) -> None:
     """Write zeros over so many vectors."""
     with k.loop(vectors) as index:
         k.store(k.constant(0.0), k.plus(address, k.times(index, VECTOR_BYTES)))
+
+
+@kernel
+def scale(k: Builder, source: Value, target: Value, vectors: Value, factor: Value) -> None:
+    """Write so many vectors times the float at ``factor``; may work in place."""
+    by = k.load_all(factor)
+    with k.loop(vectors) as index:
+        at = k.times(index, VECTOR_BYTES)
+        k.store(k.mul(k.load(k.plus(source, at)), by), k.plus(target, at))

@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def _forward(
-    x, w, start, out, channels, size, stride, x_width, x_channel, rows, pixels, finish, bits, bits_row, bits_pixel,
+    x, w, start, out, channels, size, stride, x_width, x_channel, rows, pixels, floor, bits, bits_row, bits_pixel,
     bits_channel, shift,
 ):  # fmt: skip
     for first in range(0, out.shape[0], 4):
@@ -38,18 +38,18 @@ def _forward(
             x_channel, x_width * VECTOR_BYTES, stride * VECTOR_BYTES, stride * x_width * VECTOR_BYTES,
             w.ctypes.data + first * channels * size * size * 4, channels, size, size,
             start.ctypes.data + 4 * first, rows * pixels * VECTOR_BYTES, pixels * VECTOR_BYTES, VECTOR_BYTES,
-            finish.ctypes.data, bits.ctypes.data + first * bits_channel, bits_row, bits_pixel, shift,
+            floor.ctypes.data, bits.ctypes.data + first * bits_channel, bits_row, bits_pixel, shift,
         )  # fmt: skip
 
 
-def _scatter(d, w, y, out, channels, rows, pixels, finish, sums):
+def _scatter(d, w, y, out, channels, rows, pixels, floor, sums):
     for row in range(out.shape[1]):
         scatter_row(
             row, d.ctypes.data, rows * pixels * VECTOR_BYTES, pixels * VECTOR_BYTES, rows, pixels,
             w.ctypes.data, channels * 9 * 4 * 4, d.shape[0] // 4, channels,
             y.ctypes.data + row * y.strides[1], y.strides[0],
             out.ctypes.data + row * out.strides[1], out.strides[0],
-            finish.ctypes.data, sums.ctypes.data, sums.strides[0],
+            floor.ctypes.data, sums.ctypes.data, sums.strides[0],
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def case(request):
     return x, w, d, (channels, size, stride, width, height * width * VECTOR_BYTES, rows, pixels)
 
 
-PLAIN = np.array([-np.inf, 1], np.float32)
+LEAST, ZERO = np.full(1, -np.inf, np.float32), np.zeros(1, np.float32)
 SHIFT = 16 - V  # the last group of a block of 16 samples
 
 
@@ -109,17 +109,17 @@ def test_forward(case, ends) -> None:
     start = np.zeros(outs, np.float32)
     start[: len(w)] = np.linspace(-1, 1, len(w))
     made = np.full((outs, *sizes[-2:], V), np.nan, np.float32)
-    finish, bits, strides = PLAIN, np.full(outs, 0xFFFF, np.uint16), (0, 0, 2)
+    floor, bits, strides = LEAST, np.full(outs, 0xFFFF, np.uint16), (0, 0, 2)
     if ends:
         bits, stays = dropout(rows, pixels, outs)
-        finish, strides = np.array([0, 1.25], np.float32), bits.strides
-    forward(tiles(x), packed(w, outs), start, made, *sizes, finish, bits, *strides, SHIFT)
+        floor, strides = ZERO, bits.strides
+    forward(tiles(x), packed(w, outs), start, made, *sizes, floor, bits, *strides, SHIFT)
     bias = torch.from_numpy(start[: len(w)]).double()
 
     def expected(kind: torch.dtype) -> np.ndarray:
         z = functional.conv2d(x.to(kind), w.to(kind), bias.to(kind), sizes[2])
         if ends:
-            z = torch.relu(z) * stays[:, : len(w)] * 1.25
+            z = torch.relu(z) * stays[:, : len(w)]
         return z.permute(1, 2, 3, 0).numpy()
 
     exact, single = expected(torch.float64), expected(torch.float32)
@@ -137,16 +137,16 @@ def test_input_gradient_row_by_row(channels, outs, rows, pixels, ends) -> None:
     shapes = ((V, outs, rows, pixels), (outs, channels, 3, 3), (V, channels, height, width))
     d, w, y = (torch.randn(*shape).double() for shape in shapes)
     out, sums = np.full((channels, height, width, V), np.nan, np.float32), np.zeros((channels, 2, V))
-    finish, stays = PLAIN, torch.ones(1)
+    floor, stays = LEAST, torch.ones(1)
     if ends:
         _, stays = dropout(height, width, channels)
-        finish = np.array([0, 1.25], np.float32)
+        floor = ZERO
     y *= stays
-    scatter(tiles(d), packed(w, outs), tiles(y), out, channels, rows, pixels, finish, sums)
+    scatter(tiles(d), packed(w, outs), tiles(y), out, channels, rows, pixels, floor, sums)
     assert np.isnan(out[:, :, -1]).all()
     expected = torch.nn.grad.conv2d_input(y.shape, w, d, stride=2)
     if ends:
-        expected *= (y > 0) * 1.25
+        expected *= y > 0
     expected = expected.permute(1, 2, 3, 0).numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(out[:, :, :-1], expected[:, :, :-1], rtol=0, atol=2e-6 * scale)
