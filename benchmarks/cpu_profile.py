@@ -1,6 +1,6 @@
 """Where the time of a CPU training step goes, stage by stage, and how near to the peak each stage computes.
 
-    python benchmarks/cpu_profile.py [--case nws-fixed] [--seconds 2]
+    python benchmarks/cpu_profile.py [--case nws-fixed] [--dataset mnist] [--seconds 2]
 
 The stages are those of ``wse.engine.train.cpu_step``, run one after the other as in training, a clock read between
 them. A stage's GFLOP/s counts useful FLOPs only, those of a convolution's or linear layer's three passes; its
@@ -104,10 +104,10 @@ def useful(layer: Any, before: tuple[int, ...], after: tuple[int, ...]) -> float
     return 2.0 * after[0] * before[0]
 
 
-def run(name: str, seconds: float) -> None:
+def run(name: str, dataset: str, seconds: float) -> None:
     preset, overrides = cases.CASES[name]
     keys = {
-        "dataset": "digits",
+        "dataset": dataset,
         "augmentation": False,
         "initialization": "glorot_uniform",
         "images_per_epoch": 1024,
@@ -117,14 +117,14 @@ def run(name: str, seconds: float) -> None:
         keys |= {"l2": 0.0, "init_std": 0.1}
     space = Space.load(preset=preset, overrides=keys)
     member = space.members(0, [0])[0]
-    split = Split.make(load("digits"), seed=0, settings=space.settings)
-    context = Context(settings=space.settings, splits={"digits": split}, should_stop=lambda: False)
+    split = Split.make(load(dataset), seed=0, settings=space.settings)
+    context = Context(settings=space.settings, splits={dataset: split}, should_stop=lambda: False)
     layout = Layout(member.architecture)
     pack = backend.CpuBackend().open(member.architecture, 1, context)
     weights = initial_weights(layout, "glorot_uniform", seed=0, member=0, gamma_std=0.002)
     pack.place(0, member, weights)
     setup, desk, training = member.setup, pack._desk, pack._training(0)
-    indices = split.epoch_indices(member, 1, limit=1024)
+    indices = split.epoch_indices(member, 1, limit=16384)
     scene = backend._scene(member.architecture, member, split, "training", indices, augmented=False, epoch=1)
     bound = desk.bound(setup.batch_size, setup.activation)
     learning = backend._learning(
@@ -169,11 +169,12 @@ def run(name: str, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", default="", help="part of a case's name")
+    parser.add_argument("--dataset", default="digits", help="an image set that is here")
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
     for name in cases.CASES:
         if arguments.case in name:
-            run(name, arguments.seconds)
+            run(name, arguments.dataset, arguments.seconds)
 
 
 if __name__ == "__main__":
