@@ -52,23 +52,23 @@ def _draw(
     per_class = -(-count // classes)
     places = np.arange(count).astype(np.uint32)
     permute_in_place(places, classes * per_class, seed, member, _ORDER, epoch)
-    ranks: npt.NDArray[np.uint32] = np.empty(per_class, np.uint32)
-    here = np.empty(per_class, np.int64)
+    # Sorted by class; a class has at most ``per_class`` places.
+    ranks: npt.NDArray[np.uint32] = np.empty((classes, per_class), np.uint32)
+    here, found = np.empty((classes, per_class), np.int64), np.zeros(classes, np.int64)
+    for place in range(count):
+        label = places[place] // np.uint32(per_class)
+        ranks[label, found[label]] = places[place] - label * np.uint32(per_class)
+        here[label, found[label]] = place
+        found[label] += 1
     start = 0
     for label in range(classes):
-        found = 0
-        for place in range(count):
-            rank = np.int64(places[place]) - label * per_class
-            if 0 <= rank < per_class:
-                here[found], ranks[found] = place, rank
-                found += 1
-        share, size = shares[label], sizes[label]
+        of_class, share, size = ranks[label, : found[label]], shares[label], sizes[label]
         stream = (label + 1) << 8
-        permute_in_place(ranks[:found], share, seed, member, _CLASS | stream, epoch)
+        permute_in_place(of_class, share, seed, member, _CLASS | stream, epoch)
         if share != size:
-            permute_in_place(ranks[:found], size, seed, member, _SUBSET | stream, 0)
-        for index in range(found):
-            out[here[index]] = table[start + ranks[index]]
+            permute_in_place(of_class, size, seed, member, _SUBSET | stream, 0)
+        for index in range(len(of_class)):
+            out[here[label, index]] = table[start + of_class[index]]
         start += size
 
 
