@@ -33,39 +33,40 @@ def keeps_vectors(pixels: int) -> bool:
     return pixels > _BLOCK_PIXELS
 
 
-def _rows(columns: int | None) -> Callable[..., None]:
+def _rows(columns: int | None, rows: int | None = None) -> Callable[..., None]:
     """Any number of pixels: in as few strips as can be, of sizes that differ by one at most."""
-    one, two, three, four, five = (row_tile(pixels, columns) for pixels in range(1, MOST_PIXELS + 1))
+    one, two, three, four, five = (row_tile(pixels, columns, rows) for pixels in range(1, MOST_PIXELS + 1))
 
     @njit(nogil=True)
-    def tiles(size, x, out, rows, count, geometry):
+    def tiles(size, x, out, out_rows, count, geometry):
         if size == 1:
-            one(x, out, rows, count, *geometry)
+            one(x, out, out_rows, count, *geometry)
         elif size == 2:
-            two(x, out, rows, count, *geometry)
+            two(x, out, out_rows, count, *geometry)
         elif size == 3:
-            three(x, out, rows, count, *geometry)
+            three(x, out, out_rows, count, *geometry)
         elif size == 4:
-            four(x, out, rows, count, *geometry)
+            four(x, out, out_rows, count, *geometry)
         else:
-            five(x, out, rows, count, *geometry)
+            five(x, out, out_rows, count, *geometry)
 
     @njit(nogil=True)
-    def strips(x, out, rows, pixels, geometry):
+    def strips(x, out, out_rows, pixels, geometry):
         channels, filter_rows, filter_columns = geometry[5:8]
         most = _FEW_PIXELS if channels * filter_rows * filter_columns < _FEW_TERMS else MOST_PIXELS
         count = (pixels + most - 1) // most
         size, larger = pixels // count, pixels % count
         if larger:
-            tiles(size + 1, x, out, rows, larger, geometry)
+            tiles(size + 1, x, out, out_rows, larger, geometry)
         done = (size + 1) * larger
         x_pixel, out_pixel, keep, keep_pixel = geometry[2], geometry[11], geometry[13], geometry[15]
         rest = (*geometry[:13], keep + done * keep_pixel, *geometry[14:])
-        tiles(size, x + done * x_pixel, out + done * out_pixel, rows, count - larger, rest)
+        tiles(size, x + done * x_pixel, out + done * out_pixel, out_rows, count - larger, rest)
 
     return strips
 
 
+_rows_3x3 = _rows(3, 3)
 _rows_1, _rows_2, _rows_3, _rows_4, _rows_5, _rows_7, _rows_any = map(_rows, (1, 2, 3, 4, 5, 7, None))
 
 
@@ -103,7 +104,9 @@ def convolve_rows(
         x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
         out_channel, out_row, out_pixel, floor, keep, keep_row, keep_pixel, shift,
     )  # fmt: skip
-    if filter_columns == 3:
+    if filter_columns == 3 and filter_rows == 3:
+        _rows_3x3(x, out, rows, pixels, geometry)
+    elif filter_columns == 3:
         _rows_3(x, out, rows, pixels, geometry)
     elif filter_columns == 5:
         _rows_5(x, out, rows, pixels, geometry)

@@ -21,11 +21,12 @@ _WEIGHT_BYTES = 4 * CHANNELS
 
 def _accumulate(
     k: Builder, x: Value, pixels: Sequence[Value], x_channel: Value, x_row: Value, w: Value,
-    channels: Value, rows: Value, columns: int | Value, start: Sequence[Value],
+    channels: Value, rows: int | Value, columns: int | Value, start: Sequence[Value],
 ) -> list[list[Variable]]:  # fmt: skip
     """Sums over input channels and filter places, started at ``start`` [4]; indexed [channel][pixel].
 
-    ``pixels`` are byte offsets from ``x`` of each pixel's first input; ``columns`` is unrolled if it is a number.
+    ``pixels`` are byte offsets from ``x`` of each pixel's first input; ``rows`` and ``columns`` of the filter are
+    unrolled if they are numbers.
     """
     sums = [[k.variable(start[channel]) for _ in pixels] for channel in range(CHANNELS)]
     weight, plane = k.variable(w), k.variable(x)
@@ -37,33 +38,40 @@ def _accumulate(
             for total, value in zip(sums[channel], values, strict=True):
                 total.set(k.fma(factor, value, total.get()))
 
+    def filter_row(line: Variable) -> None:
+        if isinstance(columns, int):
+            for index in range(columns):
+                column(line.get(), weight.get(), index * VECTOR_BYTES, index * _WEIGHT_BYTES)
+            weight.set(k.plus(weight.get(), columns * _WEIGHT_BYTES))
+        else:
+            with k.loop(columns) as index:
+                column(k.plus(line.get(), k.times(index, VECTOR_BYTES)), weight.get(), 0, 0)
+                weight.set(k.plus(weight.get(), _WEIGHT_BYTES))
+        line.set(k.plus(line.get(), x_row))
+
     with k.loop(channels):
         line = k.variable(plane.get())
-        with k.loop(rows):
-            if isinstance(columns, int):
-                for index in range(columns):
-                    column(line.get(), weight.get(), index * VECTOR_BYTES, index * _WEIGHT_BYTES)
-                weight.set(k.plus(weight.get(), columns * _WEIGHT_BYTES))
-            else:
-                with k.loop(columns) as index:
-                    column(k.plus(line.get(), k.times(index, VECTOR_BYTES)), weight.get(), 0, 0)
-                    weight.set(k.plus(weight.get(), _WEIGHT_BYTES))
-            line.set(k.plus(line.get(), x_row))
+        if isinstance(rows, int):
+            for _ in range(rows):
+                filter_row(line)
+        else:
+            with k.loop(rows):
+                filter_row(line)
         plane.set(k.plus(plane.get(), x_channel))
     return sums
 
 
-def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
+def row_tile(pixels: int, columns: int | None, rows: int | None = None) -> Callable[..., None]:
     """A kernel for strips of ``tiles`` x ``pixels`` output pixels of four channels, in some rows.
 
     It serves forward passes (with a stride between the inputs of neighbouring outputs) and input gradients (with
-    a stride between the outputs); ``columns`` is the filter's width, None: known at run time only. What is stored
-    is the sum, no less than the float at ``floor``, and 0 where the dropout bits at ``keep`` are not set.
+    a stride between the outputs); ``columns`` and ``rows`` are the filter's, None: known at run time only. What is
+    stored is the sum, no less than the float at ``floor``, and 0 where the dropout bits at ``keep`` are not set.
     """
 
     @kernel
     def strip(
-        k: Builder, x: Value, out: Value, rows: Value, tiles: Value,
+        k: Builder, x: Value, out: Value, out_rows: Value, tiles: Value,
         x_channel: Value, x_row: Value, x_pixel: Value, x_step: Value, w: Value,
         channels: Value, filter_rows: Value, filter_columns: Value, start: Value,
         out_channel: Value, out_row: Value, out_pixel: Value,
@@ -72,11 +80,12 @@ def row_tile(pixels: int, columns: int | None) -> Callable[..., None]:
         begin = [k.load_all(start, 4 * channel) for channel in range(CHANNELS)]
         least, zero = k.load_all(floor), k.constant(0.0)
         offsets = k.steps(k.integer(0), x_pixel, pixels)
-        with k.loop(rows) as row, k.loop(tiles) as tile:
+        with k.loop(out_rows) as row, k.loop(tiles) as tile:
             first = k.times(tile, pixels)
             sums = _accumulate(
                 k, k.plus(k.plus(x, k.times(row, x_step)), k.times(first, x_pixel)), offsets, x_channel, x_row, w,
-                channels, filter_rows, filter_columns if columns is None else columns, begin,
+                channels, filter_rows if rows is None else rows,
+                filter_columns if columns is None else columns, begin,
             )  # fmt: skip
             target = k.plus(k.plus(out, k.times(row, out_row)), k.times(first, out_pixel))
             bits = k.plus(k.plus(keep, k.times(row, keep_row)), k.times(first, keep_pixel))
