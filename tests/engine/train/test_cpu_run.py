@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from wse.engine.data import load
 from wse.engine.space import Space
@@ -62,22 +63,50 @@ def test_a_module_has_the_recorded_test_accuracy(tiny_space, tmp_path: Path) -> 
 
 
 def test_members_learn_as_in_the_reference(tiny_space, tmp_path: Path) -> None:
+    """The differences of 100 pairs of test accuracies have no sign that matters.
+
+    100 members of nws-main, small ones, are trained for one full epoch of the digits by the CPU backend and by
+    the reference: the same weights, batches and dropout masks. What may differ is rounding, but training
+    magnifies it: the reference in float32 and in float64 end 3 percentage points apart (standard deviation), and
+    so do these. Three statements about the differences of the pairs, each of which a systematic mistake breaks:
+
+    - Equivalence: the 95 % confidence interval of their mean (Student's t) lies within 2 percentage points.
+    - No preferred sign: Wilcoxon's signed-rank test does not reject it at the level 0.001.
+    - Half of the pairs differ by no more than two test images.
+
+    `benchmarks/paired_accuracy.py` does the same on real images, of which there are more to tell apart.
+    """
     space = tiny_space(
         width_conv=4,
-        width_fc=16,
-        images_per_epoch=512,
-        epochs=2,
+        width_fc=32,
+        depth_conv=3,
+        depth_fc=2,
+        learning_rate={"uniform": [0.001, 0.004]},
+        dropout=0.2,
+        batch_size=32,
+        augmentation=False,
+        images_per_epoch="all",
+        epochs=1,
+        snapshots=[1],
+        training_images=10,
+        validation_images=10,
         test_images="all",
-        initialization="glorot_uniform",
+        early_stopping=False,
     )
     found = []
     for device in ("cpu", "reference"):
         folder = tmp_path / device
-        assert Run(Options(space=space, models=16, folder=folder, seed=3, device=device)).execute()
-        found.append(Zoo.open(folder).members["test_accuracy"].to_numpy())
+        run = Run(Options(space=space, models=100, folder=folder, seed=3, threads=2, device=device))
+        assert run.execute()
+        found.append(Zoo.open(folder).members.sort_by("id")["test_accuracy"].to_numpy())
     ours, reference = found
-    assert np.corrcoef(ours, reference)[0, 1] > 0.95
-    assert abs(ours.mean() - reference.mean()) < 0.02
+    assert ours.mean() > 0.3  # they do learn: a guess is right once in ten
+    difference = ours - reference
+    assert difference.any(), "not one accuracy differs: were they trained by two backends?"
+    half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
+    assert abs(difference.mean()) + half < 0.02
+    assert stats.wilcoxon(difference).pvalue > 0.001
+    assert np.median(np.abs(difference)) <= 2.5 / len(load("digits").test_labels)
 
 
 def test_real_images_are_learned(real_sets: list[str], tmp_path: Path) -> None:
