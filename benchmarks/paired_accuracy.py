@@ -67,9 +67,8 @@ def main() -> None:
     difference = 100 * (ours - reference)
     mean, error = difference.mean(), stats.sem(difference)
     half = stats.t.ppf(0.975, len(difference) - 1) * error
-    print(
-        f"test accuracy, mean of {len(ours)}: cpu {100 * ours.mean():.3f} %, reference {100 * reference.mean():.3f} %"
-    )
+    means = [f"{100 * found.mean():.3f} %" for found in (ours, reference)]
+    print(f"test accuracy, mean of {len(ours)}: cpu {means[0]}, reference {means[1]}")
     print(f"difference: mean {mean:+.4f}, 95 % interval {mean - half:+.4f} to {mean + half:+.4f} points")
     print(
         f"single differences: standard deviation {difference.std(ddof=1):.3f}, "
