@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from wse.engine.data import load
+from wse.engine.data import ImageSet, load
 from wse.engine.space import Space
 from wse.engine.train import Options, Run
 from wse.engine.zoo import Zoo
@@ -49,17 +49,57 @@ def test_the_zoo_says_what_trained_it(alone: Path) -> None:
     assert (manifest.backend, manifest.precision) == ("cpu", "fp32")
 
 
+def images_right(network: torch.nn.Module, images: ImageSet) -> int:
+    """How many of all test images PyTorch finds that a network classifies rightly."""
+    right = 0
+    for first in range(0, len(images.test_labels), 500):
+        here = slice(first, first + 500)
+        batch = torch.from_numpy(np.array(images.test_images[here])).permute(0, 3, 1, 2) / 255
+        with torch.no_grad():
+            predicted = network(batch).argmax(dim=1).numpy()
+        right += int((predicted == images.test_labels[here]).sum())
+    return right
+
+
 def test_a_module_has_the_recorded_test_accuracy(tiny_space, tmp_path: Path) -> None:
     assert run_of(tiny_space(test_images="all"), tmp_path / "zoo").execute()
     zoo, digits = Zoo.open(tmp_path / "zoo"), load("digits")
-    images = torch.from_numpy(np.array(digits.test_images)).permute(0, 3, 1, 2) / 255
     for member in zoo:
         for index, snapshot in enumerate(zoo[member].snapshots):
-            with torch.no_grad():
-                predicted = zoo[member].module(index)(images).argmax(dim=1).numpy()
-            right = int((predicted == digits.test_labels).sum())
+            recorded = round(snapshot["test_accuracy"] * len(digits.test_labels))
             # Two sums in another order may decide one near-tie among a few hundred images differently.
-            assert abs(right - round(snapshot["test_accuracy"] * len(digits.test_labels))) <= 1
+            assert abs(images_right(zoo[member].module(index), digits) - recorded) <= 1
+
+
+@pytest.mark.parametrize("preset", ["nws-main", "small-cnn"])
+def test_on_real_images_a_module_agrees_within_two_of_ten_thousand(
+    preset: str, real_sets: list[str], tmp_path: Path
+) -> None:
+    space = Space.load(
+        preset=preset,
+        overrides={
+            "dataset": real_sets,
+            "learning_rate": 0.002,
+            "optimizer": ["adam", "rmsprop"],
+            "batch_size": 32,
+            "epochs": 1,
+            "images_per_epoch": 2048,
+            "snapshots": [0, 1],
+            "training_images": 10,
+            "validation_images": 10,
+        },
+    )
+    assert run_of(space, tmp_path / "zoo", models=8).execute()
+    zoo = Zoo.open(tmp_path / "zoo")
+    sets = {name: load(name) for name in real_sets}
+    assert set(zoo.members["config.dataset"].to_pylist()) == set(real_sets)
+    for member in zoo:
+        images = sets[zoo[member].config["dataset"]]
+        assert len(images.test_labels) == 10_000
+        for index, snapshot in enumerate(zoo[member].snapshots):
+            recorded = snapshot["test_accuracy"] * 10_000
+            assert abs(images_right(zoo[member].module(index), images) - recorded) <= 2, (member, index)
+    assert max(zoo.members["test_accuracy"].to_pylist()) > 0.6
 
 
 def test_members_learn_as_in_the_reference(tiny_space, tmp_path: Path) -> None:
