@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from wse.kernels.philox import Stream, permute
+from wse.kernels.philox import Stream, permute, permute_each
 
 from ..data import ImageSet
 from ..space import Member, Settings
@@ -114,10 +114,10 @@ class Split:
             epoch=epoch,
         )
         label_of, rank_of = places // per_class, places % per_class
-        ranks = np.empty(count, dtype=np.int64)
-        for label in range(classes):
-            here = label_of == label
-            ranks[here] = self._class_ranks(member, epoch, label, rank_of[here], int(shares[label]))
+        ranks = self._permuted(Stream.EPOCH_CLASS, rank_of, label_of, shares, member, epoch)
+        if (shares < self._sizes).any():
+            in_all = self._permuted(Stream.TRAINING_SUBSET, ranks, label_of, self._sizes, member, 0)
+            ranks = np.where((shares < self._sizes)[label_of], in_all, ranks)
         starts = np.cumsum(self._sizes) - self._sizes
         images: Indices = self._table[starts[label_of] + ranks]
         return images
@@ -127,13 +127,14 @@ class Split:
         shares = np.round(member.setup.train_fraction * self._sizes).astype(np.int64)
         return np.maximum(shares, 1)
 
-    def _class_ranks(self, member: Member, epoch: int, label: int, ranks: Indices, share: int) -> Indices:
-        address = {"seed": member.seed, "member": member.id}
-        ranks = permute(ranks, share, stream=Stream.EPOCH_CLASS.indexed(label), epoch=epoch, **address)
-        size = int(self._sizes[label])
-        if share == size:
-            return ranks
-        return permute(ranks, size, stream=Stream.TRAINING_SUBSET.indexed(label), **address)
+    def _permuted(
+        self, stream: Stream, ranks: Indices, label_of: Indices, sizes: Indices, member: Member, epoch: int
+    ) -> Indices:
+        """Each rank under the permutation of its class."""
+        streams = [stream.indexed(label) for label in range(len(sizes))]
+        return permute_each(
+            ranks, label_of, sizes, seed=member.seed, member=member.id, streams=streams, epoch=epoch
+        )
 
     def evaluated(self, member: Member, part: Part, settings: Settings) -> tuple[Images, Indices]:
         """The images a part is measured on: the array they are in (uint8 [n, 32, 32, 3]), and their indices.

@@ -7,10 +7,12 @@ finaliser of MurmurHash3, keyed by Philox words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from .reference import words
+from .reference import philox4x32, words
 
 ROUNDS = 8
 _MINIMUM_BITS = 6  # fewer would leave the rounds too little to mix
@@ -33,21 +35,63 @@ def permute(
         int64, the shape of ``positions``, each in [0, size).
     """
     keys = words(seed, member=member, stream=stream, epoch=epoch, count=ROUNDS)
-    bits = max((size - 1).bit_length(), _MINIMUM_BITS)
-    values = _feistel(positions.astype(np.uint32).reshape(-1), bits, keys)
-    while (outside := values >= size).any():
-        values[outside] = _feistel(values[outside], bits, keys)
-    return values.astype(np.int64).reshape(positions.shape)
+    values = _walk(positions.reshape(-1), np.array([size]), keys[:, None])
+    return values.reshape(positions.shape)
 
 
-def _feistel(values: npt.NDArray[np.uint32], bits: int, keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def permute_each(
+    positions: npt.NDArray[np.int64],
+    which: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    member: int,
+    streams: Sequence[int],
+    epoch: int = 0,
+) -> npt.NDArray[np.int64]:
+    """As ``permute``, each position under one of several permutations.
+
+    Args:
+        positions: int64 [n], each in [0, size) of its permutation.
+        which: int64 [n], the permutation of each.
+        sizes: int64 [permutations], how many numbers each permutes.
+        seed: 64-bit key.
+        member: member id of the addresses.
+        streams: the stream of each permutation's address.
+        epoch: epoch of the addresses.
+
+    Returns:
+        int64 [n].
+    """
+    blocks = np.arange(ROUNDS // 4)
+    keys = philox4x32(seed, (blocks, epoch, member, np.array(streams)[:, None])).reshape(len(streams), ROUNDS)
+    return _walk(positions, sizes[which], keys.T[:, which])
+
+
+def _walk(
+    positions: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], keys: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.int64]:
+    """Pass [n] positions through the network until all are below their size [n or 1]; keys are [ROUNDS, n or 1]."""
+    bits = np.maximum(np.frexp(sizes - 1)[1], _MINIMUM_BITS)  # the bit length: sizes are exact in float64
+    values = _feistel(positions.astype(np.uint32), bits, keys)
+    while (outside := values >= sizes).any():
+        here = outside if len(sizes) == len(values) else slice(None)
+        values[outside] = _feistel(values[outside], bits[here], keys[:, here])
+    return values.astype(np.int64)
+
+
+def _feistel(
+    values: npt.NDArray[np.uint32], bits: npt.NDArray[np.int32], keys: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.uint32]:
     """One pass: the halves (the left one may be a bit wider) change places each round, so widths alternate."""
-    right_bits, left_bits = bits // 2, bits - bits // 2
-    left, right = values >> np.uint32(right_bits), values & np.uint32((1 << right_bits) - 1)
+    right_bits = (bits // 2).astype(np.uint32)
+    left_bits = bits.astype(np.uint32) - right_bits
+    right_mask, left_mask = ((np.uint32(1) << half) - np.uint32(1) for half in (right_bits, left_bits))
+    left, right = values >> right_bits, values & right_mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & np.uint32((1 << left_bits) - 1))
-        left_bits, right_bits = right_bits, left_bits
-    return (left << np.uint32(right_bits)) | right
+        left, right = right, left ^ (_mix(right ^ key) & left_mask)
+        left_mask, right_mask = right_mask, left_mask
+    return (left << right_bits) | right
 
 
 def _mix(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

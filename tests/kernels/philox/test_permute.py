@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wse.kernels.philox import Stream, permute
+from wse.kernels.philox import Stream, permute, permute_each
 
 P = 1e-4
 
@@ -39,6 +39,19 @@ def test_place_by_place(positions):
     np.testing.assert_array_equal(permute(asked, 777, **address), everything[asked])
     np.testing.assert_array_equal(permute(asked.reshape(1, -1, 1), 777, **address).ravel(), everything[asked])
     assert permute(np.array(positions[0]), 777, **address) == everything[positions[0]]
+
+
+@given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=6), seed=st.integers(0, 2**64 - 1))
+def test_several_at_once_are_each_alone(sizes, seed):
+    rng = np.random.default_rng(seed)
+    which = rng.integers(len(sizes), size=200)
+    positions = rng.integers(np.array(sizes)[which])
+    streams = [Stream.EPOCH_CLASS.indexed(index) for index in range(len(sizes))]
+    address = {"seed": seed, "member": 7, "epoch": 3}
+    got = permute_each(positions, which, np.array(sizes), streams=streams, **address)
+    for index, (size, stream) in enumerate(zip(sizes, streams, strict=True)):
+        alone = permute(positions[which == index], size, stream=stream, **address)
+        np.testing.assert_array_equal(got[which == index], alone)
 
 
 def test_the_callers_positions_are_left_alone():
