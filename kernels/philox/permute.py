@@ -71,7 +71,7 @@ def permute_each(
 def _walk(
     positions: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], keys: npt.NDArray[np.uint32]
 ) -> npt.NDArray[np.int64]:
-    """Pass [n] positions through the network until all are below their size [n or 1]; keys are [ROUNDS, n or 1]."""
+    """Positions [n] through the network until all are below their sizes [n or 1]; keys are [ROUNDS, n or 1]."""
     bits = np.maximum(np.frexp(sizes - 1)[1], _MINIMUM_BITS)  # the bit length: sizes are exact in float64
     values = _feistel(positions.astype(np.uint32), bits, keys)
     while (outside := values >= sizes).any():
