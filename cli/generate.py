@@ -50,7 +50,7 @@ def generate(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More detail, tracebacks of errors.")] = False,
 ) -> None:
     """Sample a population of networks, train them all, and store their weights as they learn."""
-    from wse.engine.train import Run, estimate, resolve_options
+    from wse.engine.train import Run, backend_for, estimate, resolve_options
 
     options, notes = resolve_options(
         models=models,
@@ -68,7 +68,8 @@ def generate(
         resume=resume,
         overwrite=overwrite,
     )
-    run = Run(options)
+    hidden = quiet or as_json or sys.stderr.isatty()  # a terminal has a bar for it
+    run = Run(options, backend_for(options.device, (lambda line: None) if hidden else None))
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)

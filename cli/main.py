@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from typing import Annotated
 
 import typer
@@ -41,6 +42,8 @@ def main() -> None:
     from wse.engine.errors import UsageError, WseError
 
     verbose = any(flag in sys.argv[1:] for flag in ("-v", "--verbose"))
+    if not verbose:  # one line, without the place in the code
+        warnings.formatwarning = lambda message, *_, **__: f"wse: {message}\n"
     try:
         app()
     except WseError as error:

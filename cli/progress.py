@@ -48,7 +48,8 @@ class ProgressDisplay:
     def _show(self) -> None:
         if not self._live:
             while not self._over.wait(_PLAIN_SECONDS):
-                print(describe(self._run.progress()), file=sys.stderr, flush=True)
+                if self._run.backend.preparing is None:  # it has lines of its own
+                    print(describe(self._run.progress()), file=sys.stderr, flush=True)
             return
         from rich.console import Console
         from rich.live import Live
@@ -71,11 +72,14 @@ def _picture(progress: Progress) -> RenderableType:
     from rich.text import Text
 
     line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(total=1.0, completed=_share(progress), width=24), Text(_how_far(progress)))
+    share = _share(progress) if progress.preparing is None else progress.preparing
+    line.add_row(ProgressBar(total=1.0, completed=share, width=24), Text(_how_far(progress)))
     return Group(line, Text(_how_fast(progress), style="dim"))
 
 
 def _how_far(progress: Progress) -> str:
+    if progress.preparing is not None:
+        return f"compiling the CPU kernels, once on this machine: {progress.preparing:.0%}"
     left = time_left(progress)
     return f"{progress.members:,}/{progress.total:,} models" + (f" · {seconds_text(left)} left" if left else "")
 

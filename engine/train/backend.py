@@ -128,5 +128,9 @@ class Backend(Protocol):
     name: str
     precision: str
 
+    @property
+    def preparing(self) -> float | None:
+        """While it prepares, before its first training: how much of that is done, from 0 to 1."""
+
     def open(self, architecture: Architecture, rows: int, context: Context) -> Pack:
         """A pack with ``rows`` free rows for members of one architecture."""

@@ -20,10 +20,11 @@ from wse.kernels.simd import V
 from ..nets import Architecture, BatchNorm, Layout
 from ..space import Member
 from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
+from .cpu_compile import Compilation
 from .cpu_layout import Packing, round_up
 from .cpu_program import Program
 from .cpu_shuffle import epoch_indices
-from .cpu_step import Bound, Learning, Scene, is_compiled, run_batches
+from .cpu_step import Bound, Learning, Scene, run_batches
 from .schedule import learning_rate, steps_per_epoch
 from .split import PARTS, Indices, Part, Split
 
@@ -43,7 +44,7 @@ class CpuBackend:
     """Members train one after the other in each thread, with compiled kernels that release the GIL.
 
     Args:
-        tell: takes a line for the user: that kernels are being compiled, which happens once a machine.
+        tell: takes a line for the user now and then while kernels are compiled, which happens once a machine.
     """
 
     name = "cpu"
@@ -52,14 +53,18 @@ class CpuBackend:
     def __init__(self, tell: Callable[[str], None] = _tell) -> None:
         self._tell = tell
         self._lock = threading.Lock()
-        self._told = False
+        self._compilation: Compilation | None = None
+
+    @property
+    def preparing(self) -> float | None:
+        """The share of the kernels that are compiled, while they are being compiled."""
+        return self._compilation.share if self._compilation else None
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> CpuPack:
         """A pack whose rows take turns, an epoch each."""
         with self._lock:
-            if not self._told and not is_compiled():
-                self._tell("compiling the CPU kernels (once on this machine; it takes up to a minute)")
-            self._told = True
+            if self._compilation is None:
+                self._compilation = Compilation.follow(self._tell, context.should_stop)
         return CpuPack(architecture, rows, context)
 
 

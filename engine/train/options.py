@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -70,6 +70,7 @@ class Progress:
         seconds: since training began in this sitting.
         accuracies: test accuracies of the members that ended in this sitting.
         counts: those members by status.
+        preparing: as the backend's.
     """
 
     members: int
@@ -80,6 +81,7 @@ class Progress:
     seconds: float
     accuracies: tuple[float, ...]
     counts: Mapping[str, int]
+    preparing: float | None
 
 
 def resolve_options(
@@ -167,8 +169,12 @@ def resolve_options(
     return options, notes
 
 
-def backend_for(device: str) -> Backend:
+def backend_for(device: str, tell: Callable[[str], None] | None = None) -> Backend:
     """The backend a device name stands for: ``auto`` picks the fastest that is here.
+
+    Args:
+        device: the name.
+        tell: takes a line for the user while the backend prepares; stderr if it is None.
 
     Raises:
         UsageError: there is no such device.
@@ -178,7 +184,7 @@ def backend_for(device: str) -> Backend:
     if device in ("auto", "cpu"):
         from .cpu import CpuBackend  # numba takes a while to import
 
-        return CpuBackend()
+        return CpuBackend(tell) if tell else CpuBackend()
     raise UsageError(f"`device` (={device!r}) must be auto, cpu or reference")
 
 

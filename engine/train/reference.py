@@ -32,6 +32,7 @@ class ReferenceBackend:
     """
 
     name = "reference"
+    preparing = None
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self._dtype = dtype

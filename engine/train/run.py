@@ -121,6 +121,7 @@ class Run:
             seconds=time.perf_counter() - self._training_began if self._training_began else 0.0,
             accuracies=accuracies,
             counts=dict(self._counts),
+            preparing=self.backend.preparing,
         )
 
     def check_disk(self) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numba
 import platformdirs
 from llvmlite import binding
 from numba import njit
+from numba.core import caching
 
 from .width import V
 
@@ -35,6 +38,52 @@ def cache_folder(sources: Iterable[Path]) -> Path:
     return root / "compiled" / digest.hexdigest()[:16]
 
 
+class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]
+    """A place for a function's compiled code that is what it is: Numba's would go elsewhere if it is read-only."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._py_file, self._lineno = function.__code__.co_filename, function.__code__.co_firstlineno
+        self._folder = folder
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+
+class _Files(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    """What Numba needs to know of the files."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._locator = _Locator(function, folder)
+        self._filename_base = self.get_filename_base(function.__qualname__, "")
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function, in a folder. Where it cannot be read or written, code is compiled each time."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._impl_class = partial(_Files, folder=folder)
+        super().__init__(function)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # what half a file, or another program's, may raise has no end
+            with suppress(OSError):
+                self.flush()  # as if there were none, so that it is written anew
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            reason = error.strerror or error
+            warnings.warn(
+                f"compiled kernels cannot be kept in {self.cache_path} ({reason}), so each start compiles them: "
+                "set WSE_CACHE to a folder that can be written",
+                stacklevel=1,
+            )
+
+
 def cached_njit(function: Callable[..., Any], sources: Iterable[Path]) -> Callable[..., Any]:
     """``function`` compiled without the GIL at its first call, or read from the disk if it ever was.
 
@@ -42,16 +91,11 @@ def cached_njit(function: Callable[..., Any], sources: Iterable[Path]) -> Callab
         function: what numba can compile; it may call kernels.
         sources: the files outside the kernels' folder that its code comes from.
     """
-    folder = cache_folder(sources)
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)  # read when the cache is attached, which is now
-    try:
-        compiled: Callable[..., Any] = njit(nogil=True, cache=True)(function)
-    finally:
-        numba.config.CACHE_DIR = before
-    return compiled
+    compiled: Any = njit(nogil=True)(function)
+    compiled._cache = _Cache(function, cache_folder(sources))
+    return compiled  # type: ignore[no-any-return]
 
 
 def is_cached(sources: Iterable[Path]) -> bool:
     """Whether anything compiled from these sources is on the disk."""
-    return any(cache_folder(sources).rglob("*.nbi"))
+    return any(cache_folder(sources).glob("*.nbc"))
