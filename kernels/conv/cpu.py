@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from numba import njit
 
-from ..simd import VECTOR_BYTES
+from ..simd import MANY_REGISTERS, VECTOR_BYTES
 from .tiles import CHANNELS, gradient_tile, pooled_tile, row_tile
 
-MOST_PIXELS = 5
-"""Pixels of a strip: with four channels, as many accumulators as there are registers."""
+MOST_PIXELS = 5 if MANY_REGISTERS else 3
+"""Pixels of a strip: with four channels, as many accumulators as there are registers for."""
 
 _FEW_PIXELS, _FEW_TERMS = 3, 32
 """Sums of fewer terms are over so soon that shorter strips, whose ends overlap with what follows, are faster."""
@@ -35,7 +35,7 @@ def keeps_vectors(pixels: int) -> bool:
 
 def _rows(columns: int | None, rows: int | None = None) -> Callable[..., None]:
     """Any number of pixels: in as few strips as can be, of sizes that differ by one at most."""
-    one, two, three, four, five = (row_tile(pixels, columns, rows) for pixels in range(1, MOST_PIXELS + 1))
+    one, two, three, four, five = (row_tile(min(pixels, MOST_PIXELS), columns, rows) for pixels in range(1, 6))
 
     @njit(nogil=True)
     def tiles(size, x, out, out_rows, count, geometry):
@@ -151,9 +151,48 @@ def _gradient(channels: int, rows: int, columns: int) -> Callable[..., None]:
 
 # As many places of the filter at once as there are registers for the sums; of a filter of 3, where four channels'
 # gradients fit the first-level cache, a row, whose sums lie in memory as the lanes are summed.
-_gradient_3x3, _gradient_3, _gradient_5, _gradient_7, _gradient_1 = (
-    _gradient(*shape) for shape in ((2, 3, 3), (4, 1, 3), (4, 1, 5), (2, 1, 7), (4, 1, 1))
-)
+_gradient_1 = _gradient(4, 1, 1)
+if MANY_REGISTERS:
+    _gradient_3x3, _gradient_3, _gradient_5, _gradient_7 = (
+        _gradient(*shape) for shape in ((2, 3, 3), (4, 1, 3), (4, 1, 5), (2, 1, 7))
+    )
+
+    @njit(nogil=True)
+    def _filter_gradient(size, reduce, d, d_channel, x, x_row, target, unit, geometry):
+        if size == 3 and reduce and geometry[5] * geometry[6] <= _BLOCK_PIXELS:
+            for row in range(3):
+                _gradient_3(reduce, d, x + row * x_row, target + row * 12 * unit, geometry)
+        elif size == 3:
+            _gradient_3x3(reduce, d, x, target, geometry)
+            _gradient_3x3(reduce, d + 2 * d_channel, x, target + 2 * unit, geometry)
+        elif size == 5:
+            for row in range(5):
+                _gradient_5(reduce, d, x + row * x_row, target + row * 20 * unit, geometry)
+        else:
+            for row in range(7):
+                line, at = x + row * x_row, target + row * 28 * unit
+                _gradient_7(reduce, d, line, at, geometry)
+                _gradient_7(reduce, d + 2 * d_channel, line, at + 2 * unit, geometry)
+else:
+    _gradient_2x3, _gradient_3, _gradient_4, _gradient_5 = (
+        _gradient(*shape) for shape in ((2, 2, 3), (2, 1, 3), (2, 1, 4), (2, 1, 5))
+    )
+
+    @njit(nogil=True)
+    def _filter_gradient(size, reduce, d, d_channel, x, x_row, target, unit, geometry):
+        for channel in range(0, CHANNELS, 2):
+            slopes, at = d + channel * d_channel, target + channel * unit
+            if size == 3:
+                _gradient_2x3(reduce, slopes, x, at, geometry)
+                _gradient_3(reduce, slopes, x + 2 * x_row, at + 24 * unit, geometry)
+            elif size == 5:
+                for row in range(5):
+                    _gradient_5(reduce, slopes, x + row * x_row, at + row * 20 * unit, geometry)
+            else:
+                for row in range(7):
+                    line, place = x + row * x_row, at + row * 28 * unit
+                    _gradient_4(reduce, slopes, line, place, geometry)
+                    _gradient_3(reduce, slopes, line + 4 * VECTOR_BYTES, place + 16 * unit, geometry)
 
 
 @njit(nogil=True)
@@ -225,20 +264,8 @@ def _gradient_block(
         for channel in range(channels):
             image = x + channel * x_channel
             block = target + (out * channels + channel * CHANNELS) * size * size * unit
-            if size == 3 and reduce and geometry[5] * geometry[6] <= _BLOCK_PIXELS:
-                for row in range(3):
-                    _gradient_3(reduce, slopes, image + row * x_row, block + row * 12 * unit, geometry)
-            elif size == 3:
-                _gradient_3x3(reduce, slopes, image, block, geometry)
-                _gradient_3x3(reduce, slopes + 2 * d_channel, image, block + 2 * unit, geometry)
-            elif size == 5:
-                for row in range(5):
-                    _gradient_5(reduce, slopes, image + row * x_row, block + row * 20 * unit, geometry)
-            elif size == 7:
-                for row in range(7):
-                    line, at = image + row * x_row, block + row * 28 * unit
-                    _gradient_7(reduce, slopes, line, at, geometry)
-                    _gradient_7(reduce, slopes + 2 * d_channel, line, at + 2 * unit, geometry)
+            if size == 3 or size == 5 or size == 7:
+                _filter_gradient(size, reduce, slopes, d_channel, image, x_row, block, unit, geometry)
             else:
                 for place in range(size * size):
                     pixel = image + place // size * x_row + place % size * VECTOR_BYTES

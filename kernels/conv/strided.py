@@ -13,17 +13,17 @@ from collections.abc import Callable
 
 from numba import njit
 
-from ..simd import VECTOR_BYTES, Builder, Value, kernel
+from ..simd import MANY_REGISTERS, VECTOR_BYTES, Builder, Value, kernel
 from .tiles import CHANNELS
 
 SIZE = 3
 STRIDE = 2
-MOST_PIXELS = 7
+MOST_PIXELS = 7 if MANY_REGISTERS else 4
 """The widest output row whose input row fits the registers."""
 
 _WEIGHT_BYTES = 4 * CHANNELS
 _PLANE_BYTES = SIZE * SIZE * _WEIGHT_BYTES
-_MOST_IN_PAIRS = 4
+_MOST_IN_PAIRS = 4 if MANY_REGISTERS else 2
 
 
 def _scatter(pixels: int, inputs: int) -> Callable[..., None]:
@@ -70,9 +70,9 @@ def _scatter(pixels: int, inputs: int) -> Callable[..., None]:
 
 
 _single_1, _single_2, _single_3, _single_4, _single_5, _single_6, _single_7 = (
-    _scatter(pixels, 1) for pixels in range(1, MOST_PIXELS + 1)
+    _scatter(min(pixels, MOST_PIXELS), 1) for pixels in range(1, 8)
 )
-_pair_1, _pair_2, _pair_3, _pair_4 = (_scatter(pixels, 2) for pixels in range(1, _MOST_IN_PAIRS + 1))
+_pair_1, _pair_2, _pair_3, _pair_4 = (_scatter(min(pixels, _MOST_IN_PAIRS), 2) for pixels in range(1, 5))
 
 
 @njit(nogil=True)

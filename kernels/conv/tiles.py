@@ -12,30 +12,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..philox.cpu_dropout import BITS_BYTES
-from ..simd import VECTOR_BYTES, Builder, V, Value, Variable, kernel, lane_sums
+from ..simd import MANY_REGISTERS, VECTOR_BYTES, Builder, V, Value, Variable, kernel, lane_sums
 
 CHANNELS = 4
+_POOLED_TOGETHER = 4 if MANY_REGISTERS else 2
 
 _WEIGHT_BYTES = 4 * CHANNELS
 
 
 def _accumulate(
     k: Builder, x: Value, pixels: Sequence[Value], x_channel: Value, x_row: Value, w: Value,
-    channels: Value, rows: int | Value, columns: int | Value, start: Sequence[Value],
+    channels: Value, rows: int | Value, columns: int | Value, start: Sequence[Value], first: int = 0,
 ) -> list[list[Variable]]:  # fmt: skip
-    """Sums over input channels and filter places, started at ``start`` [4]; indexed [channel][pixel].
+    """Sums over input channels and filter places of as many output channels, from ``first`` on, as ``start`` has.
+
+    They are indexed [channel][pixel].
 
     ``pixels`` are byte offsets from ``x`` of each pixel's first input; ``rows`` and ``columns`` of the filter are
     unrolled if they are numbers.
     """
-    sums = [[k.variable(start[channel]) for _ in pixels] for channel in range(CHANNELS)]
+    sums = [[k.variable(begin) for _ in pixels] for begin in start]
     weight, plane = k.variable(w), k.variable(x)
 
     def column(x_at: Value, w_at: Value, x_offset: int, w_offset: int) -> None:
         values = [k.load(k.plus(x_at, pixel), x_offset) for pixel in pixels]
-        for channel in range(CHANNELS):
+        for channel, totals in enumerate(sums, first):
             factor = k.load_all(w_at, w_offset + 4 * channel)
-            for total, value in zip(sums[channel], values, strict=True):
+            for total, value in zip(totals, values, strict=True):
                 total.set(k.fma(factor, value, total.get()))
 
     def filter_row(line: Variable) -> None:
@@ -119,11 +122,13 @@ def pooled_tile(columns: int) -> Callable[..., None]:
         offsets = [k.integer(0), k.integer(VECTOR_BYTES), x_row, k.plus(x_row, VECTOR_BYTES)]
         with k.loop(tiles) as tile:
             across = k.times(tile, 2 * VECTOR_BYTES)
-            made = _accumulate(
-                k, k.plus(x, across), offsets, x_channel, x_row, w, channels, k.integer(columns), columns, begin
-            )
             for channel in range(CHANNELS):
-                a, b, c, d = (total.get() for total in made[channel])
+                if channel % _POOLED_TOGETHER == 0:
+                    made = _accumulate(
+                        k, k.plus(x, across), offsets, x_channel, x_row, w, channels, k.integer(columns), columns,
+                        begin[channel : channel + _POOLED_TOGETHER], channel,
+                    )  # fmt: skip
+                a, b, c, d = (total.get() for total in made[channel % _POOLED_TOGETHER])
                 top = k.plus(k.plus(z, across), k.times(z_channel, channel))
                 bottom = k.plus(top, z_row)
                 k.store(a, top)

@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 from numba import njit
 
-from ..simd import VECTOR_BYTES, Builder, V, Value, kernel, peek, poke
+from ..simd import MANY_REGISTERS, VECTOR_BYTES, Builder, V, Value, kernel, peek, poke
 
 INPUTS = 16
 """Features are allotted, in values and weights, in multiples of this."""
 
-_OUTPUTS = min(8, V)  # a tile of 8 features x 2 groups fills the accumulators
+# A tile of so many features x 2 groups fills the accumulators.
+_OUTPUTS = 8 if MANY_REGISTERS and V >= 8 else 4
+_FEATURES = 8 if MANY_REGISTERS else 4
+_OUTER = INPUTS if MANY_REGISTERS else 8
 
 
 def _forward(groups: int) -> Callable[..., None]:
@@ -40,23 +43,21 @@ def _forward(groups: int) -> Callable[..., None]:
 
 
 def _input_gradient(groups: int) -> Callable[..., None]:
-    tile = 8
-
     @kernel
     def multiply(
         k: Builder, d: Value, d_group: Value, w: Value, block_bytes: Value, blocks: Value, g: Value, g_group: Value
     ) -> None:
-        sums = [[k.variable(k.constant(0.0)) for _ in range(groups)] for _ in range(tile)]
+        sums = [[k.variable(k.constant(0.0)) for _ in range(groups)] for _ in range(_FEATURES)]
         with k.loop(blocks) as block, k.loop(V) as lane:
             output = k.plus(k.times(block, V), lane)
             weight = k.plus(w, k.plus(k.times(block, block_bytes), k.times(lane, 4)))
             at = k.plus(d, k.times(output, VECTOR_BYTES))
             values = [k.load(address) for address in k.steps(at, d_group, groups)]
-            for feature in range(tile):
+            for feature in range(_FEATURES):
                 factor = k.load_all(weight, feature * VECTOR_BYTES)
                 for total, value in zip(sums[feature], values, strict=True):
                     total.set(k.fma(factor, value, total.get()))
-        for feature in range(tile):
+        for feature in range(_FEATURES):
             for at, total in zip(k.steps(g, g_group, groups), sums[feature], strict=True):
                 k.store(total.get(), at, feature * VECTOR_BYTES)
 
@@ -67,8 +68,8 @@ def _input_gradient(groups: int) -> Callable[..., None]:
 def _outer(
     k: Builder, x: Value, x_group: Value, groups: Value, turned: Value, turned_sample: Value, gradient: Value
 ) -> None:
-    """Gradient [INPUTS][V] += sum over samples of x [INPUTS] (broadcast) times turned [sample][V]."""
-    sums = [k.variable(k.load(gradient, feature * VECTOR_BYTES)) for feature in range(INPUTS)]
+    """Gradient [_OUTER][V] += sum over samples of x [_OUTER] (broadcast) times turned [sample][V]."""
+    sums = [k.variable(k.load(gradient, feature * VECTOR_BYTES)) for feature in range(_OUTER)]
     row = k.variable(turned)
     with k.loop(groups) as group:
         column = k.variable(k.plus(x, k.times(group, x_group)))
@@ -119,9 +120,9 @@ def forward(x, x_group, w, bias, y, y_group, groups, inputs, allotted, outputs):
 
 @njit(nogil=True)
 def input_gradient(d, d_group, w, g, g_group, groups, inputs, allotted, outputs):
-    """G = W^T d, for ``inputs`` rounded up to a multiple of 8; arguments as for ``forward``."""
+    """G = W^T d, for ``inputs`` rounded up to a multiple of _FEATURES; arguments as for ``forward``."""
     blocks = (outputs + V - 1) // V
-    for feature in range(0, inputs, 8):
+    for feature in range(0, inputs, _FEATURES):
         rows = w + feature * VECTOR_BYTES
         for group in range(0, groups - 1, 2):
             _input_2(
@@ -164,7 +165,7 @@ def parameter_gradient(x, x_group, d, d_group, groups, inputs, allotted, outputs
         if d_bias and output < outputs:
             poke(d_bias + 4 * output, peek(d_bias + 4 * output) + total)
     for block in range(0, width, V):
-        for feature in range(0, inputs, INPUTS):
+        for feature in range(0, inputs, _OUTER):
             _outer(
                 x + feature * VECTOR_BYTES, x_group, groups, turned + 4 * block, 4 * width,
                 gradient + (block * allotted + feature * V) * 4,

@@ -2,9 +2,10 @@
 
 from .builder import Builder, Value, Variable, bytes_of, lane_sums
 from .decorator import clear, kernel, peek, peek_double, poke, scale
-from .width import VECTOR_BYTES, V
+from .width import MANY_REGISTERS, VECTOR_BYTES, V
 
 __all__ = [
+    "MANY_REGISTERS",
     "VECTOR_BYTES",
     "Builder",
     "V",

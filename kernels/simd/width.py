@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 
 from llvmlite import binding
 
@@ -23,3 +24,6 @@ V: int = _choose()
 """Lanes of a vector: 16 with AVX-512, 8 with AVX2, else 4; ``WSE_SIMD_WIDTH`` overrides it."""
 
 VECTOR_BYTES: int = 4 * V
+
+MANY_REGISTERS: bool = V == 16 or (V == 4 and platform.machine().lower() in ("arm64", "aarch64"))
+"""Whether there are 32 vector registers, as with AVX-512 and on ARM, or 16. What a tile holds must fit them."""
