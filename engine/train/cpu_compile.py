@@ -12,7 +12,7 @@ from numba.core import event
 from .backend import Interrupted
 from .cpu_step import is_compiled, run_batches
 
-FUNCTIONS = 200
+FUNCTIONS = 234
 """Functions, each with its types, that the training step is compiled from; a test counts them."""
 
 _KIND = "numba:compile"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from numba import njit
+from numba import int64, njit
 
 from ..simd import VECTOR_BYTES, Builder, Value, kernel
 from ..simd.functions import erf, exp, expm1, sigmoid, tanh
@@ -147,7 +147,11 @@ def activate(code, x, x_row, y, y_row, rows, pixels, channel, kept, keep, keep_r
         keep_pixel: bytes from pixel to pixel.
         shift: the group's first bit in its block of 16 samples.
     """
-    geometry = (x, x_row, y, y_row, rows, pixels, channel, kept, keep, keep_row, keep_pixel, shift)
+    # Numba would compile everything anew for each argument that a caller gives as a constant.
+    geometry = (
+        x, int64(x_row), y, int64(y_row), int64(rows), pixels, channel,
+        kept, keep, int64(keep_row), int64(keep_pixel), int64(shift),
+    )  # fmt: skip
     if code == 0:
         _identity(*geometry)
     elif code == 1:
@@ -211,8 +215,8 @@ def derive(
         shift: the group's first bit in its block of 16 samples.
     """
     geometry = (
-        d, d_row, x, x_row, y, y_row, g, g_row, rows, pixels, channel, sums,
-        kept, keep, keep_row, keep_pixel, shift,
+        d, int64(d_row), x, int64(x_row), y, int64(y_row), g, int64(g_row), int64(rows), pixels, channel, sums,
+        kept, keep, int64(keep_row), int64(keep_pixel), int64(shift),
     )  # fmt: skip
     if code == 0:
         _d_identity(*geometry)

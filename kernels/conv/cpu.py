@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from numba import njit
+from numba import int64, njit
 
 from ..simd import MANY_REGISTERS, VECTOR_BYTES
 from .tiles import CHANNELS, gradient_tile, pooled_tile, row_tile
@@ -100,9 +100,12 @@ def convolve_rows(
         keep_pixel: bytes from pixel to pixel.
         shift: the group's first bit in its block of 16.
     """
+    # Numba would compile everything anew for each argument that a caller gives as a constant.
+    rows = int64(rows)
     geometry = (
-        x_channel, x_row, x_pixel, x_step, w, channels, filter_rows, filter_columns, start,
-        out_channel, out_row, out_pixel, floor, keep, keep_row, keep_pixel, shift,
+        x_channel, x_row, int64(x_pixel), int64(x_step), w, channels, filter_rows, filter_columns, start,
+        out_channel, int64(out_row), int64(out_pixel),
+        floor, keep, int64(keep_row), int64(keep_pixel), int64(shift),
     )  # fmt: skip
     if filter_columns == 3 and filter_rows == 3:
         _rows_3x3(x, out, rows, pixels, geometry)

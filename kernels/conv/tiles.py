@@ -143,7 +143,9 @@ def pooled_tile(columns: int) -> Callable[..., None]:
                 largest = k.maximum(k.maximum(a, b), k.maximum(c, d))
                 smallest = k.minimum(k.minimum(a, b), k.minimum(c, d))
                 target = k.plus(k.plus(pooled, k.times(tile, VECTOR_BYTES)), k.times(pooled_channel, channel))
-                k.store(k.select(falling[channel], smallest, largest), target)
+                extreme = k.select(falling[channel], smallest, largest)
+                # A NaN among the four must not get lost: their sum is one too.
+                k.store(k.select(k.equal(total, total), extreme, total), target)
 
     return strip
 

@@ -18,7 +18,8 @@ def max_pool(
         largest = k.variable(k.load(corner))
         with k.loop(size) as down, k.loop(size) as right:
             value = k.load(k.plus(corner, k.plus(k.times(down, x_row), k.times(right, VECTOR_BYTES))))
-            largest.set(k.maximum(largest.get(), value))
+            so_far = largest.get()  # once NaN it stays so, as in PyTorch
+            largest.set(k.select(k.equal(so_far, so_far), k.maximum(so_far, value), so_far))
         k.store(largest.get(), k.plus(y, k.plus(k.times(row, y_row), k.times(pixel, VECTOR_BYTES))))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wse.kernels.conv.cpu import convolve_rows, weight_gradient
+from wse.kernels.conv.cpu import convolve_pooled, convolve_rows, weight_gradient
 from wse.kernels.conv.strided import MOST_PIXELS, scatter_row
 from wse.kernels.conv.tiles import reduce_vectors
 from wse.kernels.simd import VECTOR_BYTES, V
@@ -42,6 +42,19 @@ def _forward(
         )  # fmt: skip
 
 
+def _pool(x, w, start, signs, z, pooled, sums, channels, size, x_width, x_channel, rows, pixels):
+    for row in range(rows):
+        for first in range(0, z.shape[0], 4):
+            convolve_pooled(
+                size, x.ctypes.data + 2 * row * x_width * VECTOR_BYTES, x_channel, x_width * VECTOR_BYTES,
+                w.ctypes.data + first * channels * size * size * 4, channels,
+                start.ctypes.data + 4 * first, signs.ctypes.data + 4 * first,
+                z.ctypes.data + first * z.strides[0] + 2 * row * z.strides[1], z.strides[0], z.strides[1],
+                pooled.ctypes.data + first * pooled.strides[0] + row * pooled.strides[1], pooled.strides[0],
+                sums.ctypes.data + first * sums.strides[0], pixels,
+            )  # fmt: skip
+
+
 def _scatter(d, w, y, out, channels, rows, pixels, floor, sums):
     for row in range(out.shape[1]):
         scatter_row(
@@ -62,6 +75,7 @@ def _gradient(d, x, target, reduce, outs, channels, size, stride, x_width, x_cha
 
 
 forward = cached_njit(_forward, [Path(__file__)])
+pool = cached_njit(_pool, [Path(__file__)])
 scatter = cached_njit(_scatter, [Path(__file__)])
 gradient = cached_njit(_gradient, [Path(__file__)])
 
@@ -126,6 +140,35 @@ def test_forward(case, ends) -> None:
     allowed = 4 * np.abs(single - exact).max() + 1e-6 * np.abs(exact).max()
     assert np.abs(made[: len(w)] - exact).max() <= allowed
     assert (made[len(w) :] == 0).all()
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize(("channels", "outs", "rows", "pixels"), [(3, 4, 2, 3), (5, 8, 1, 4)], ids=str)
+def test_pooled(channels, outs, rows, pixels, size) -> None:
+    torch.manual_seed(0)
+    height, width = 2 * rows + size - 1, 2 * pixels + size - 1
+    x, w = torch.randn(V, channels, height, width).double(), torch.randn(outs, channels, size, size).double()
+    start, signs = np.linspace(-1, 1, outs, dtype=np.float32), np.resize(np.float32([1, -0.5, 0, 2]), outs)
+    z, pooled = (np.full((outs, n * rows, n * pixels, V), np.nan, np.float32) for n in (2, 1))
+    sums = np.ones((outs, 2, V), np.float32)
+    sizes = (channels, size, width, height * width * VECTOR_BYTES, rows, pixels)
+    pool(tiles(x), packed(w, outs), start, signs, z, pooled, sums, *sizes)
+    exact = functional.conv2d(x, w, torch.from_numpy(start).double())
+    scale = exact.abs().max().item()
+    np.testing.assert_allclose(z, exact.permute(1, 2, 3, 0).numpy(), rtol=0, atol=3e-6 * scale)
+    made = torch.from_numpy(z).permute(3, 0, 1, 2)
+    sign = torch.from_numpy(np.where(signs < 0, -1, 1).astype(np.float32))[:, None, None]
+    expected = functional.max_pool2d(made * sign, 2) * sign
+    np.testing.assert_array_equal(pooled, expected.permute(1, 2, 3, 0).numpy())
+    np.testing.assert_allclose(sums[:, 0] - 1, z.sum((1, 2)), rtol=1e-4, atol=1e-5 * scale)
+    np.testing.assert_allclose(sums[:, 1] - 1, (z * z).sum((1, 2)), rtol=1e-4, atol=1e-5 * scale)
+    for place in range(4):  # a NaN anywhere in a window is kept
+        broken = x.clone()
+        broken[1, 0, place // 2, place % 2] = torch.nan
+        pool(tiles(broken), packed(w, outs), start, signs, z, pooled, sums, *sizes)
+        lost = torch.from_numpy(z).permute(3, 0, 1, 2).isnan()
+        seen = torch.from_numpy(pooled).permute(3, 0, 1, 2).isnan()
+        assert torch.equal(seen, functional.max_pool2d(lost.float(), 2).bool())
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["as it is", "relu and dropout"])

@@ -67,6 +67,15 @@ def test_max_pooling_is_pytorchs_to_the_bit(size, rows, pixels, values) -> None:
     assert torch.equal(images(g), x.grad)
 
 
+@pytest.mark.parametrize("place", range(9))
+def test_a_nan_anywhere_in_a_window_is_kept(place) -> None:
+    x = torch.randn(V, 3, 3)
+    x[1, place // 3, place % 3] = torch.nan
+    y, g = frame(1, 1), frame(3, 3)
+    pool_by_max(tile(x), y, tile(torch.ones(V, 1, 1)), g, 1, 1, 3)
+    assert torch.equal(images(y).isnan().flatten(), torch.arange(V) == 1)
+
+
 @pytest.mark.parametrize(("rows", "pixels"), [(1, 1), (2, 3), (7, 5), (16, 16)])
 def test_averages_and_their_gradient(rows, pixels) -> None:
     torch.manual_seed(0)
