@@ -9,11 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
-# Without a GPU Triton's kernels run in its interpreter. That must be said before triton is imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 from hypothesis import settings
 
 from wse.engine.data.search import cache_folder
@@ -45,8 +40,12 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m gpu` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of kernels are GPU tests where there is a GPU."""
     for item in items:
+        if "device" in getattr(item, "fixturenames", ()) and torch.cuda.is_available():
+            item.add_marker("gpu")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
@@ -99,19 +98,6 @@ def context_of() -> Callable[..., Context]:
         return Context(settings=space.settings, splits=splits, should_stop=lambda: False)
 
     return make
-
-
-@pytest.fixture(params=["interpreter", pytest.param("gpu", marks=pytest.mark.gpu)])
-def triton_device(request: pytest.FixtureRequest) -> torch.device:
-    """Where a test of Triton kernels runs: the interpreter here, the hardware where there is a GPU."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if request.param == "gpu":
-        if interpreted or not torch.cuda.is_available():
-            pytest.skip("needs a GPU, and TRITON_INTERPRET not set")
-        return torch.device("cuda")
-    if not interpreted:
-        pytest.skip("kernels are compiled for the GPU")
-    return torch.device("cpu")
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ P members, D values of a row, S steps of a table, K columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_variant import Variant
 from .reference import CONSTANTS, OptimizerForm, OptimizerKind
 
 SGD, MOMENTUM, RMSPROP, ADAM = range(4)
@@ -24,7 +26,7 @@ KIND_CODES: dict[OptimizerKind, int] = {"sgd": SGD, "momentum": MOMENTUM, "rmspr
 CONSTANT_COLUMNS = 7
 STEP_COLUMNS = 3
 
-_BLOCK = 1024
+_BLOCK = 512
 _SGD, _MOMENTUM, _RMSPROP = tl.constexpr(SGD), tl.constexpr(MOMENTUM), tl.constexpr(RMSPROP)
 _CONSTANT_COLUMNS, _STEP_COLUMNS = tl.constexpr(CONSTANT_COLUMNS), tl.constexpr(STEP_COLUMNS)
 
@@ -48,6 +50,7 @@ def step_kernel(
     COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A block of one member's values."""
     member = tl.program_id(1)
     if tl.load(live_ptr + member) == 0:
         return
@@ -206,3 +209,21 @@ def step_columns(
         else:
             columns[:, 1] = rates * np.sqrt(correction2) / correction1
     return columns.astype(np.float32)
+
+
+def variants() -> Iterator[Variant]:
+    """With a copy for bf16 training, and without."""
+    arenas = ("weights_ptr", "gradient_ptr", "first_state_ptr", "second_state_ptr", "constants_ptr", "steps_ptr")
+    signature = {
+        **dict.fromkeys(arenas, "*fp32"),
+        **dict.fromkeys(("live_ptr", "kinds_ptr", "tick_ptr"), "*i32"),
+        **dict.fromkeys(("P", "D", "n_weights", "n_trained"), "i32"),
+    }
+    for copies in (False, True):
+        yield Variant(
+            kernel=step_kernel,
+            name="step-bf16" if copies else "step-fp32",
+            signature={**signature, "copy_ptr": "*bf16" if copies else "*fp32"},
+            constexprs={"COPIES": copies, "BLOCK": _BLOCK},
+            aligned=("D", "n_weights", "n_trained"),
+        )

@@ -1,4 +1,4 @@
-"""Optimizer steps of a whole pack against the reference in float64, in memory that is NaN where nobody may look."""
+"""Optimizer steps of a whole pack against the reference in float64; memory is NaN where nobody may look."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def worst(got, expected):
 
 
 @pytest.mark.parametrize("worn", [False, True], ids=["fresh", "worn"])
-def test_steps_are_the_references(triton_device, worn):
-    pack = Pack(triton_device, worn=worn)
+def test_steps_are_the_references(device, worn):
+    pack = Pack(device, worn=worn)
     weights, state, copy = pack.run()
     assert weights[:, N_TRAINED:].isnan().all()
-    if triton_device.type == "cuda":
+    if device == "cuda":
         assert torch.equal(copy[:, :N_TRAINED], weights[:, :N_TRAINED].bfloat16())
     else:  # the interpreter rounds to bfloat16 towards zero
         torch.testing.assert_close(copy[:, :N_TRAINED].float(), weights[:, :N_TRAINED], rtol=2**-7, atol=0)
@@ -127,24 +127,24 @@ def test_counts_far_into_training():
         np.testing.assert_array_equal(late[0], whole[999])
 
 
-def test_a_member_that_is_not_live_is_left_alone(triton_device):
-    pack = Pack(triton_device)
+def test_a_member_that_is_not_live_is_left_alone(device):
+    pack = Pack(device)
     live = torch.ones(len(RULES), dtype=torch.int32)
     live[::2] = 0
-    weights, state, copy = pack.run(live=live)
+    weights, _, copy = pack.run(live=live)
     assert torch.equal(weights[::2, :N_TRAINED], pack.start[::2])
     assert copy[::2].isnan().all()
     everyone, _, _ = pack.run()
     assert torch.equal(weights[1::2, :N_TRAINED], everyone[1::2, :N_TRAINED])
 
 
-def test_without_a_copy_the_weights_are_the_same(triton_device):
-    pack = Pack(triton_device)
+def test_without_a_copy_the_weights_are_the_same(device):
+    pack = Pack(device)
     assert torch.equal(pack.run(copies=False)[0].nan_to_num(), pack.run()[0].nan_to_num())
 
 
-def test_a_damaged_member_leaves_the_others_bitwise_unchanged(triton_device):
-    pack = Pack(triton_device)
+def test_a_damaged_member_leaves_the_others_bitwise_unchanged(device):
+    pack = Pack(device)
     healthy, _, _ = pack.run()
     for damaged in (0, 5, len(RULES) - 1):
         weights, _, _ = pack.run(damaged=damaged)
@@ -154,11 +154,11 @@ def test_a_damaged_member_leaves_the_others_bitwise_unchanged(triton_device):
 
 
 @pytest.mark.parametrize(("kind", "form"), RULES)
-def test_alone_and_packed_are_the_same_bits(triton_device, kind, form):
-    pack = Pack(triton_device)
+def test_alone_and_packed_are_the_same_bits(device, kind, form):
+    pack = Pack(device)
     together, _, _ = pack.run()
     m = RULES.index((kind, form))
-    alone = Pack(triton_device, rules=[RULES[m]])
+    alone = Pack(device, rules=[RULES[m]])
     alone.rates, alone.l2, alone.decays = ([values[m]] for values in (pack.rates, pack.l2, pack.decays))
     alone.start, alone.gradients = pack.start[m : m + 1], pack.gradients[:, m : m + 1]
     assert torch.equal(alone.run()[0][0, :N_TRAINED], together[m, :N_TRAINED])
