@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def convolve(
         [R, H', W', O], of the arguments' dtype.
     """
     made = []
-    for member, (first, end) in enumerate(zip(row_offsets, row_offsets[1:], strict=False)):
+    for member, (first, end) in enumerate(pairwise(row_offsets)):
         x_RCHW = x_RHWC[first:end].permute(0, 3, 1, 2)
         if shape.padding == "same":
             down = (shape.out_height - 1) * shape.stride + shape.kernel - shape.height

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..triton_layout import power_of_two
+
 Precision = Literal["bf16", "fp32"]
 
 
@@ -194,11 +196,6 @@ def gradient_product(shape: ConvShape, tiling: Tiling) -> Product:
     )
 
 
-def power_of_two(number: int, *, at_least: int = 1) -> int:
-    """The smallest power of two that is no less than both."""
-    return 1 << (max(number, at_least) - 1).bit_length()
-
-
 # (source channels, target channels) -> (S, chunk) for filters 3, 5 and 7, where it is not what follows from sizes.
 _CHOSEN: dict[tuple[int, int], dict[int, tuple[int, int]]] = {
     (4, 4): {3: (8, 16), 5: (8, 16), 7: (8, 64)},
@@ -251,7 +248,7 @@ def weight_tiling(shape: ConvShape, precision: Precision) -> Tiling:
     values = shape.kernel * ((pixels - 1) * shape.stride + shape.kernel) * shape.channels
     rows = min(power_of_two(values, at_least=64), 256)
     if precision == "fp32":
-        return Tiling(pixels=pixels, chunk=32, rows=min(rows, 128), num_stages=2)
+        return Tiling(pixels=pixels, chunk=32, rows=64, num_stages=2)
     return Tiling(pixels=pixels, chunk=64, rows=rows)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..batchnorm.moments import Moments
 from ..packs import Pack
+from ..triton_layout import check_part, margin_of
 from ..triton_variant import Variant
 from .shapes import (
     ConvShape,
@@ -174,9 +175,9 @@ def _multiply(
     bias: Tensor | None, moments: bool, *, reverse: bool,
 ) -> Moments | None:  # fmt: skip
     margins = margin_of("source", source, product.source), margin_of("target", target, product.target)
-    check_weights("w", w, (pack.members, shape.kernel, shape.kernel, shape.channels, shape.outputs))
+    check_part("w", w, (pack.members, shape.kernel, shape.kernel, shape.channels, shape.outputs))
     if bias is not None:
-        check_weights("bias", bias, (pack.members, shape.outputs))
+        check_part("bias", bias, (pack.members, shape.outputs))
     if source.dtype != target.dtype or len(source) < pack.images or len(target) < pack.images:
         raise ValueError(f"both tensors must be of one dtype and have room for {pack.images} images")
     kernel, padded, columns = product.kernel, product.padded_window, product.columns
@@ -193,37 +194,6 @@ def _multiply(
         num_warps=product.tiling.num_warps,
     )  # fmt: skip
     return Moments(parts=parts, first=tiles.first, copies=product.tiling.pixels) if moments else None
-
-
-def margin_of(name: str, tensor: Tensor, sizes: tuple[int, int, int]) -> int:
-    """The margin M of images [R, H, W + 2 M, C].
-
-    Raises:
-        ValueError: it is no such tensor, of bfloat16 or float32 and without gaps in memory.
-    """
-    height, width, channels = sizes
-    right = tensor.ndim == 4 and tensor.shape[1] == height and tensor.shape[3] == channels
-    margin, rest = divmod(tensor.shape[2] - width, 2) if right else (0, 1)
-    if rest or margin < 0 or tensor.dtype not in (torch.bfloat16, torch.float32) or not tensor.is_contiguous():
-        raise ValueError(
-            f"`{name}` ({tensor.dtype} {list(tensor.shape)}) must be contiguous images, bfloat16 or float32, of "
-            f"{height} x {width} pixels with a margin on both sides and {channels} channels"
-        )
-    return margin
-
-
-def check_weights(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Check that a tensor can be a part of the members' vectors: only members may lie apart in memory.
-
-    Raises:
-        ValueError: it has another shape, another dtype than float32, or gaps within a member.
-    """
-    apart = tensor.shape == shape and not tensor[0].is_contiguous()
-    if tensor.shape != shape or tensor.dtype != torch.float32 or apart:
-        raise ValueError(
-            f"`{name}` ({tensor.dtype} {list(tensor.shape)}) must be float32 {list(shape)}, "
-            "without gaps within a member"
-        )
 
 
 def _precision(tensor: Tensor) -> Precision:

@@ -1,8 +1,8 @@
 """Weight gradients of a pack's convolutions on the GPU: windows transposed times the output's gradient.
 
-A member's super-pixels are split into long tiles, each of which leaves its own sum; a second kernel adds the sums
-in order, and what lies along the band. Nothing is added atomically: the same bits every time. Letters of shapes are
-those of ``triton.py``.
+A member's super-pixels are split into long tiles, each of which leaves its own sum; a second kernel adds the
+sums in order, and what lies along the band. Nothing is added atomically: the same bits every time. Letters of
+shapes are those of ``triton.py``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..packs import Pack
+from ..triton_layout import check_part, margin_of
 from ..triton_variant import Variant
 from .shapes import ConvShape, Product, Tiling, forward_product, known_shapes, weight_tiling
-from .triton import check_weights, margin_of
 
 _FOLD_ROWS = 256
 _PROGRAMS = 512  # tiles of a pack, about: enough to fill a GPU a few times
@@ -120,9 +120,9 @@ def weight_gradient(
     margins = margin_of("x", x, product.source), margin_of("dy", dy, product.target)
     if x.dtype != dy.dtype or min(len(x), len(dy)) < pack.images:
         raise ValueError(f"`x` and `dy` must be of one dtype and have room for {pack.images} images")
-    check_weights("dw", dw, (pack.members, shape.kernel, shape.kernel, shape.channels, shape.outputs))
+    check_part("dw", dw, (pack.members, shape.kernel, shape.kernel, shape.channels, shape.outputs))
     if db is not None:
-        check_weights("db", db, (pack.members, shape.outputs))
+        check_part("db", db, (pack.members, shape.outputs))
     chunks = triton.cdiv(pack.images * product.items, _PROGRAMS * tiling.chunk)
     tiles = pack.tiles(items_per_image=product.items, size=split or max(16, chunks) * tiling.chunk)
     blocks = triton.cdiv(shape.kernel * product.window_values, tiling.rows)

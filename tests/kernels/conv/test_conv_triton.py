@@ -1,12 +1,13 @@
 """Convolutions of ragged packs against float64 PyTorch, on odd shapes, in memory full of NaN.
 
-Without a GPU these run in Triton's interpreter, where the matrix product of bfloat16 is silently wrong: all of it is
-float32. bfloat16, and packs of a real size, are left to the tests marked ``gpu``.
+Without a GPU these run in Triton's interpreter, where the matrix product of bfloat16 is silently wrong: all of it
+is float32. bfloat16, and packs of a real size, are left to the tests marked ``gpu``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_forward_and_gradients(case: Case, device: str) -> None:
     assert (made["db"][1] == 0).all()
     # The moments of all tiles together are those of the output.
     tiles = run.pack.tiles(items_per_image=items(case), size=case.forward.rows)
-    for member, (first, end) in enumerate(zip(case.rows, case.rows[1:], strict=False)):
+    for member, (first, end) in enumerate(pairwise(case.rows)):
         y = expected["y"][first:end].flatten(0, 2)
         count, mean, squares = made["moments"][tiles.first[member] : tiles.first[member + 1]].double().unbind(1)
         assert (count.sum((0, 1)) == len(y)).all()
