@@ -14,6 +14,9 @@ from collections.abc import Iterator
 _LARGE_FOR_LOADED = 64
 _LARGE_FOR_PROGRAM = 2048
 
+# What is read, divided or rounded has a bound of its own.
+_BOUNDED = ("tt.load", "arith.divsi", "arith.remsi", "arith.divui", "arith.remui", "arith.fptosi", "arith.fptoui")
+
 _DEFINITION = re.compile(r"^\s*(%[\w#]+)(?::\d+)? = \"?([\w.]+)\"?(.*?)(?: loc\(.*\))?$", re.MULTILINE)
 _OPERAND = re.compile(r"%[\w#]+")
 _CONSTANT = re.compile(r"(?:dense<)?(-?\d+)>? : (?:tensor<.*x)?i\d+")
@@ -45,8 +48,8 @@ class _Code:
     def products(self, name: str) -> Iterator[str]:
         """The suspicious products that a value of 32 bits depends on."""
         operation, rest = self.definitions.get(name, ("", ""))
-        if operation in ("tt.load", "arith.divsi", "arith.remsi", "arith.divui", "arith.remui"):
-            return  # what is read or divided has a bound of its own
+        if operation in _BOUNDED:
+            return
         operands = _OPERAND.findall(rest)
         if operation == "arith.muli":
             first, second = operands[:2]

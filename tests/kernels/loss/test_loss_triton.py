@@ -12,6 +12,9 @@ from wse.kernels.loss.reference import cross_entropy as reference
 from wse.kernels.loss.triton import cross_entropy, mean_loss, tally
 from wse.kernels.packs import Pack
 
+# NumPy warns of NaN in the interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+
 IMAGES = 90
 OFFSETS = [0, 5, 38, 38, 70]
 
@@ -88,7 +91,6 @@ def test_measuring_writes_no_gradient(device):
     assert torch.equal(answers, same)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, in the interpreter
 def test_answers_among_equals_and_with_nan(device):
     case = Case(device, 10, 16, offsets=[0, 4])
     case.logits[0, :10] = 1.0
