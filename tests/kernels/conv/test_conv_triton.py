@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from wse.kernels.conv import reference
-from wse.kernels.conv.shapes import ConvShape, Tiling, gradient_product
+from wse.kernels.conv.shapes import ConvShape, Tiling, gradient_product, known_shapes
 from wse.kernels.conv.triton import convolve, input_gradient
 from wse.kernels.conv.triton_gradient import weight_gradient
 from wse.kernels.packs import Pack
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN and infinity in the interpreter's numpy
+
+EXACT = 1e-5 if torch.cuda.is_available() else 2e-6
+"""Allowed error of float32 products, in the largest value: a GPU makes them of three of lesser precision."""
 
 ROWS = [0, 3, 3, 4]  # the second member has no image, the third has one
 
@@ -30,10 +33,10 @@ class Case:
 
     shape: ConvShape
     margin: int
-    forward: Tiling
-    gradient: Tiling
-    weights: Tiling
-    split: int
+    forward: Tiling | None = None
+    gradient: Tiling | None = None
+    weights: Tiling | None = None
+    split: int | None = None
     rows: tuple[int, ...] = tuple(ROWS)
 
 
@@ -145,7 +148,7 @@ def test_forward_and_gradients(case: Case, device: str) -> None:
     run = Pass(case, device)
     made, expected = run.made(), run.expected()
     for name in ("y", "dx", "dw", "db"):
-        assert off(made[name], expected[name]) < 2e-6, name
+        assert off(made[name], expected[name]) < EXACT, name
     assert (made["dw"][1] == 0).all()
     assert (made["db"][1] == 0).all()
     # The moments of all tiles together are those of the output.
@@ -157,11 +160,12 @@ def test_forward_and_gradients(case: Case, device: str) -> None:
         if len(y):
             total = (count * mean).sum((0, 1)) / len(y)
             spread = (squares + count * (mean - total) ** 2).sum((0, 1))
-            assert off(total, y.mean(0)) < 2e-5
-            assert off(spread, ((y - y.mean(0)) ** 2).sum(0)) < 2e-6
+            assert off(total, y.mean(0)) < 10 * EXACT  # of numbers larger than it is
+            assert off(spread, ((y - y.mean(0)) ** 2).sum(0)) < EXACT
 
 
 def items(case: Case) -> int:
+    assert case.forward is not None
     return case.shape.out_height * -(-case.shape.out_width // case.forward.pixels)
 
 
@@ -177,6 +181,37 @@ def test_neighbours_of_diverged_members_keep_their_bits(name: str, device: str) 
     for what in ("y", "dx", "dw", "db"):
         assert torch.equal(alone[what][1], beside[what][1]), what
         assert not beside[what][0].isfinite().any(), what
+
+
+def test_a_member_has_the_same_bits_alone(device: str) -> None:
+    case = CASES["k5 3 of 4 channels, S4"]
+    packed, alone = Pass(case, device), Pass(Case(**{**case.__dict__, "rows": (0, 3)}), device)
+    alone.x, alone.dy, alone.arena = packed.x[:3], packed.dy[:3], packed.arena[:1]
+    alone.w, alone.bias = packed.w[:1], packed.bias[:1]
+    among, single = packed.made(), alone.made()
+    for what, first in {"y": 3, "dx": 3, "dw": 1, "db": 1}.items():
+        assert torch.equal(among[what][:first], single[what]), what
+
+
+REAL_SHAPES = [
+    shape
+    for shape in known_shapes()
+    if (shape.kernel, shape.channels, shape.outputs) in {(5, 4, 8), (7, 8, 16), (3, 24, 48), (5, 48, 48)}
+    or shape.stride == 2
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("shape", REAL_SHAPES, ids=lambda s: f"k{s.kernel} {s.height} {s.channels}-{s.outputs}")
+def test_real_sizes(shape: ConvShape, dtype: torch.dtype, ragged: tuple[int, ...], device: str) -> None:
+    run = Pass(Case(shape, (shape.kernel - 1) // 2 if shape.padding == "same" else 0, rows=ragged), device, dtype)
+    made, again, expected = run.made(), run.made(), run.expected()
+    for name in ("y", "dx", "dw", "db"):
+        assert torch.equal(made[name], again[name])
+        rounded = dtype == torch.bfloat16 and name in ("y", "dx")
+        # An output is rounded to 8 bits; gradients of weights are float32 sums of some 10,000 products.
+        assert off(made[name], expected[name]) < (2**-8 if rounded else 1e-4), name
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
