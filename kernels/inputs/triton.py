@@ -51,9 +51,8 @@ def inputs_kernel(
     pixels = group * 8 + place
     inside = pixels < H * W
     if tl.load(augments_ptr + member) != 0:
-        seed, identity, epoch, batch = read_address(addresses_ptr, member)
-        begin, stop = tl.load(row_offsets_ptr + member), tl.load(row_offsets_ptr + member + 1)
-        sample = batch * (stop - begin).to(tl.uint32) + (row - begin).to(tl.uint32)
+        seed, identity, epoch, first_place = read_address(addresses_ptr, member)
+        sample = first_place + (row - tl.load(row_offsets_ptr + member)).to(tl.uint32)
         red, green, blue = augmented(image, seed, identity, epoch, sample, group, place, H, W)
     else:
         red = tl.div_rn(tl.load(image + pixels * 3, mask=inside, other=0).to(tl.float32), 255.0)
@@ -99,7 +98,7 @@ def input_tiles(
         pack: whose images they are.
         images: uint8 [n, H, W, 3], the resident images of all image sets; H * W a multiple of 8.
         indices: int32 [R], which of them.
-        addresses: int64 [P, 4]: seed, member id, epoch, batch.
+        addresses: int64 [P, 4]: seed, member id, epoch, place of the batch's first image.
         augments: int32 [P], 0 for members whose images stay as they are.
         margin: columns left and right that are no pixels.
         grey: one channel of luma instead of three.

@@ -43,15 +43,15 @@ def epoch_indices_kernel(
     member, first, end = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     if first == end:
         return
-    begin, stop = tl.load(row_offsets_ptr + member), tl.load(row_offsets_ptr + member + 1)
-    seed, identity, epoch, batch = read_address(addresses_ptr, member)
+    begin = tl.load(row_offsets_ptr + member)
+    seed, identity, epoch, first_place = read_address(addresses_ptr, member)
     n_classes, per_class = tl.load(orders_ptr + member * 2), tl.load(orders_ptr + member * 2 + 1)
 
     rows = first + tl.arange(0, BLOCK)
     there = rows < end
     zero = rows.to(tl.uint32) * 0
     sizes = zero + (n_classes * per_class).to(tl.uint32)
-    places = batch * (stop - begin).to(tl.uint32) + (rows - begin).to(tl.uint32)
+    places = first_place + (rows - begin).to(tl.uint32)
     # Where there is no image the first place stands in: what is outside might be permuted for ever.
     places = tl.where(there & (places < sizes), places, zero)
     places = permuted(places, sizes, seed, identity, epoch, zero + _EPOCH_ORDER)
@@ -76,7 +76,7 @@ def epoch_indices(
     Args:
         indices: int32 [R], written.
         pack: whose images they are; a member's batch is as large as its images are many.
-        addresses: int64 [P, 4]: seed, member id, epoch, batch.
+        addresses: int64 [P, 4]: seed, member id, epoch, place of the batch's first image.
         orders: int32 [P, 2]: number of classes, and how many images an epoch takes of each at most.
         classes: int32 [P, C, 3]: where a class begins in the table, its training images, the member's share.
         table: int32, training images sorted by class, of all image sets.

@@ -4,7 +4,7 @@
 counter are uint32. These functions are called from other kernels.
 
 An *address* is a row of a pack's table, int64 [P, 4]: the run's seed (its bits as a signed number), the member's
-id, the epoch, the batch in the epoch.
+id, the epoch, and the place that the batch's first image has in the epoch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _MINIMUM_BITS = tl.constexpr(6)
 
 @triton.jit
 def read_address(addresses_ptr, member):
-    """(seed, member id, epoch, batch) of a row of the table: int64, then three uint32."""
+    """(seed, member id, epoch, first place) of a row of the table: int64, then three uint32."""
     row = addresses_ptr + member * 4
-    seed, identity, epoch, batch = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
-    return seed, identity.to(tl.uint32), epoch.to(tl.uint32), batch.to(tl.uint32)
+    seed, identity, epoch, place = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
+    return seed, identity.to(tl.uint32), epoch.to(tl.uint32), place.to(tl.uint32)
 
 
 @triton.jit

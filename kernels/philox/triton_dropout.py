@@ -2,7 +2,7 @@
 
 Nothing is stored: the backward pass computes the same mask again and applies it to the gradient.
 
-R images, P members; values are [R, H, W + 2 * margin, C].
+R images, P members; values are [R, H, W + 2 * margin, C'], C of the channels C' real.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def dropout_kernel(
     H: tl.constexpr,
     W: tl.constexpr,
     C: tl.constexpr,
+    STORED: tl.constexpr,
     MARGIN: tl.constexpr,
     BLOCK_U: tl.constexpr,
 ):
@@ -46,9 +47,10 @@ def dropout_kernel(
     if (first == end) | (level == 0):
         return
     begin, stop = tl.load(row_offsets_ptr + member), tl.load(row_offsets_ptr + member + 1)
-    seed, identity, epoch, batch = read_address(addresses_ptr, member)
-    blocks = (stop - begin + _SAMPLES - 1) // _SAMPLES
-    block = batch * blocks.to(tl.uint32) + ((first - begin) // _SAMPLES).to(tl.uint32)
+    seed, identity, epoch, first_place = read_address(addresses_ptr, member)
+    samples_of_batch = (stop - begin).to(tl.uint32)
+    blocks = (samples_of_batch + _SAMPLES - 1) // _SAMPLES
+    block = first_place // samples_of_batch * blocks + ((first - begin) // _SAMPLES).to(tl.uint32)
 
     units = tl.program_id(1) * BLOCK_U + tl.arange(0, BLOCK_U)
     zero = units.to(tl.uint32) * 0
@@ -63,8 +65,8 @@ def dropout_kernel(
 
     rows = first + samples
     pixels, channels = units // C, units % C
-    places = (pixels // W * (W + 2 * MARGIN) + MARGIN + pixels % W) * C + channels
-    at = values_ptr + rows[:, None].to(tl.int64) * (H * (W + 2 * MARGIN) * C) + places[None, :]
+    places = (pixels // W * (W + 2 * MARGIN) + MARGIN + pixels % W) * STORED + channels
+    at = values_ptr + rows[:, None].to(tl.int64) * (H * (W + 2 * MARGIN) * STORED) + places[None, :]
     there = (rows[:, None] < end) & (units[None, :] < H * W * C)
     values = tl.load(at, mask=there, other=0.0).to(tl.float32)
     kept = tl.where(draws >= level, values * tl.load(scales_ptr + member), 0.0)
@@ -79,23 +81,26 @@ def dropout(
     levels: Tensor,
     scales: Tensor,
     layer: int,
+    channels: int,
     margin: int = 0,
 ) -> None:
     """Drop units in place: of values on the way forward, of their gradient on the way back.
 
     Args:
-        values: bfloat16 or float32 [R, H, W + 2 * margin, C], or [R, C]; a member with level 0 is left alone.
+        values: bfloat16 or float32 [R, H, W + 2 * margin, C'], or [R, C']; a member with level 0 is left
+            alone.
         pack: whose images they are.
-        addresses: int64 [P, 4]: seed, member id, epoch, batch.
+        addresses: int64 [P, 4]: seed, member id, epoch, place of the batch's first image.
         levels: int32 [P], ``drop_level`` of each member's rate.
         scales: float32 [P], what kept values are multiplied by: 1 / ``keep_probability``.
         layer: index among the network's dropout layers.
+        channels: C, those of the channels that are real; the others are left alone.
         margin: columns left and right that are no pixels.
     """
-    _, *height, width, channels = values.shape if values.ndim == 4 else (len(values), 1, 1, values.shape[1])
-    H, W, C = (height[0], width - 2 * margin, channels)
+    height, width, stored = values.shape[1:] if values.ndim == 4 else (1, 1, values.shape[1])
+    width -= 2 * margin
     tiles = pack.tiles(items_per_image=1, size=SAMPLES_PER_BLOCK)
-    dropout_kernel[(len(tiles), triton.cdiv(H * W * C, _BLOCK_U))](
+    dropout_kernel[(len(tiles), triton.cdiv(height * width * channels, _BLOCK_U))](
         values,
         tiles.table,
         pack.row_offsets,
@@ -103,9 +108,10 @@ def dropout(
         levels,
         scales,
         Stream.DROPOUT.indexed(layer),
-        H=H,
-        W=W,
-        C=C,
+        H=height,
+        W=width,
+        C=channels,
+        STORED=stored,
         MARGIN=margin,
         BLOCK_U=_BLOCK_U,
         num_warps=4,
@@ -114,13 +120,13 @@ def dropout(
 
 def variants() -> Iterator[Variant]:
     """The hidden layers of the nws family, and the convolutions of the small-cnn family."""
-    shapes = [(1, 1, units, 0) for units in (8, 16, 24, 32, 48, 64, 96, 128, 192)]
-    shapes += [(size, size, 16, margin) for size, margin in ((15, 1), (7, 1), (3, 1), (15, 0))]
-    for H, W, C, margin in shapes:
+    shapes = [(1, units) for units in sorted({width >> hidden for width in (64, 128, 192) for hidden in range(4)})]
+    shapes += [(size, 16) for size in (15, 7, 3)]
+    for size, channels in shapes:
         for dtype in ("bf16", "fp32"):
             yield Variant(
                 kernel=dropout_kernel,
-                name=f"dropout-{H}x{W}x{C}-m{margin}-{dtype}",
+                name=f"dropout-{size}x{size}-{channels}-{dtype}",
                 signature={
                     "values_ptr": f"*{dtype}",
                     "tiles_ptr": "*i32",
@@ -130,5 +136,12 @@ def variants() -> Iterator[Variant]:
                     "scales_ptr": "*fp32",
                     "stream": "i32",
                 },
-                constexprs={"H": H, "W": W, "C": C, "MARGIN": margin, "BLOCK_U": _BLOCK_U},
+                constexprs={
+                    "H": size,
+                    "W": size,
+                    "C": channels,
+                    "STORED": channels,
+                    "MARGIN": 0,
+                    "BLOCK_U": _BLOCK_U,
+                },
             )

@@ -40,7 +40,10 @@ def run(device, images, *, augments, margin=1, grey=False, low=0.0, high=1.0, ch
     indices = np.array([8, 0, 3, 3, 1, 5]) if indices is None else indices
     H, W = images.shape[1:3]
     values = torch.full((OFFSETS[-1] + 1, H, W + 2 * margin, channels), torch.nan, device=device)
-    signed = [(seed - 2**64 if seed >= 2**63 else seed, *rest) for seed, *rest in ADDRESSES]
+    signed = [
+        (seed - 2**64 if seed >= 2**63 else seed, member, epoch, batch * (OFFSETS[row + 1] - OFFSETS[row]))
+        for row, (seed, member, epoch, batch) in enumerate(ADDRESSES)
+    ]
     input_tiles(
         values,
         Pack.of(OFFSETS, device),

@@ -71,7 +71,7 @@ def test_batches_are_the_splits(device, splits):
         classes[row, : len(sizes)] = np.stack([begins, sizes, shares], axis=1)
     for which in (0, -1):
         addresses = [
-            (member.seed - 2**64, member.id, case[4], case[5][which])
+            (member.seed - 2**64, member.id, case[4], case[5][which] * case[3])
             for case, member in zip(CASES, members, strict=True)
         ]
         indices = torch.full((offsets[-1] + 3,), -7, dtype=torch.int32, device=device)

@@ -17,16 +17,21 @@ def as_signed(seed):
     return seed - 2**64 if seed >= 2**63 else seed
 
 
-def run(device, values, offsets, *, layer, margin):
+def run(device, values, offsets, *, layer, margin, channels=None):
     pack = Pack.of(offsets, device)
+    addresses = [
+        (as_signed(seed), member, epoch, batch * (offsets[row + 1] - offsets[row]))
+        for row, (seed, member, epoch, batch) in enumerate(ADDRESSES)
+    ]
     values = values.clone().to(device)
     dropout(
         values,
         pack,
-        addresses=torch.tensor([(as_signed(seed), *rest) for seed, *rest in ADDRESSES], device=device),
+        addresses=torch.tensor(addresses, device=device),
         levels=torch.tensor([drop_level(rate) for rate in RATES], dtype=torch.int32, device=device),
         scales=torch.tensor([1 / keep_probability(rate) for rate in RATES], device=device),
         layer=layer,
+        channels=channels or values.shape[-1],
         margin=margin,
     )
     return values.cpu()
@@ -61,6 +66,15 @@ def test_images_keep_their_margins(device, shape, margin):
     expected = values.clone()
     expected[:, :, inside] *= masks(offsets, H * W * C, 0).view(-1, H, W, C)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_channels_that_are_only_stored_are_left_alone(device):
+    offsets = [0, 5, 9, 10, 20]
+    values = torch.randn(20, 8)
+    values[:, 5:] = torch.nan
+    got = run(device, values, offsets, layer=0, margin=0, channels=5)
+    assert got[:, 5:].isnan().all()
+    torch.testing.assert_close(got[:, :5], values[:, :5] * masks(offsets, 5, 0), rtol=1e-6, atol=0)
 
 
 def test_a_damaged_member_leaves_the_others_unchanged(device):
