@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import WseError
 from ..nets import Architecture
 from ..space import Member, Settings
 from .split import Part, Split
@@ -22,6 +23,10 @@ Weights = npt.NDArray[np.float32]
 
 class Interrupted(Exception):  # noqa: N818 - not an error: someone asked the run to stop
     """Raised inside a pack when the run has been asked to stop."""
+
+
+class DeviceMemoryError(WseError):
+    """The device has too little memory for a pack."""
 
 
 @dataclass(frozen=True, kw_only=True)

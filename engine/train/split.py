@@ -82,8 +82,13 @@ class Split:
         return np.array([len(indices) for indices in self.training], dtype=np.int64)
 
     @cached_property
-    def _table(self) -> Indices:
+    def table(self) -> Indices:
+        """The indices of all training images, class after class; int64."""
         return np.concatenate(self.training)
+
+    def class_rows(self, member: Member) -> Indices:
+        """Where each class begins in ``table``, its size, and the member's share of it; int64 [classes, 3]."""
+        return np.stack([np.cumsum(self._sizes) - self._sizes, self._sizes, self._shares(member)], axis=1)
 
     def epoch_size(self, member: Member, *, limit: int | None) -> int:
         """How many images an epoch of ``member`` has, at most ``limit``."""
@@ -119,7 +124,7 @@ class Split:
             here = label_of == label
             ranks[here] = self._class_ranks(member, epoch, label, rank_of[here], int(shares[label]))
         starts = np.cumsum(self._sizes) - self._sizes
-        images: Indices = self._table[starts[label_of] + ranks]
+        images: Indices = self.table[starts[label_of] + ranks]
         return images
 
     def _shares(self, member: Member) -> Indices:

@@ -37,7 +37,6 @@ def step_kernel(
     gradient_ptr,
     first_state_ptr,
     second_state_ptr,
-    copy_ptr,
     live_ptr,
     kinds_ptr,
     constants_ptr,
@@ -47,7 +46,6 @@ def step_kernel(
     D,
     n_weights,
     n_trained,
-    COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A block of one member's values."""
@@ -91,8 +89,6 @@ def step_kernel(
         tl.store(first_state_ptr + at, mean, mask=there)
         tl.store(second_state_ptr + at, square, mask=there)
     tl.store(weights_ptr + at, w, mask=there)
-    if COPIES:
-        tl.store(copy_ptr + at, w.to(copy_ptr.dtype.element_ty), mask=there)
 
 
 def optimizer_step(
@@ -100,7 +96,6 @@ def optimizer_step(
     gradient: Tensor,
     state: Tensor,
     *,
-    copy: Tensor | None,
     live: Tensor,
     kinds: Tensor,
     constants: Tensor,
@@ -109,7 +104,7 @@ def optimizer_step(
     n_weights: int,
     n_trained: int,
 ) -> None:
-    """One step of every live member, in place on ``weights``, ``state`` and ``copy``.
+    """One step of every live member, in place on ``weights`` and ``state``.
 
     The arithmetic is that of the reference's ``add_l2``, ``decay`` and ``step``, in this order.
 
@@ -117,7 +112,6 @@ def optimizer_step(
         weights: float32 [P, D].
         gradient: float32 [P, D] of the loss, l2 not included.
         state: float32 [2, P, D]; what a kind does not remember is left alone.
-        copy: bfloat16 [P, D], the rounded weights, or None.
         live: int32 [P]; a member with 0 is left as it is.
         kinds: int32 [P], values of ``KIND_CODES``.
         constants: float32 [P, 7] from ``constant_columns``.
@@ -132,7 +126,6 @@ def optimizer_step(
         gradient,
         state[0],
         state[1],
-        weights if copy is None else copy,
         live,
         kinds,
         constants,
@@ -142,7 +135,6 @@ def optimizer_step(
         D,
         n_weights,
         n_trained,
-        COPIES=copy is not None,
         BLOCK=_BLOCK,
         num_warps=4,
     )
@@ -212,18 +204,17 @@ def step_columns(
 
 
 def variants() -> Iterator[Variant]:
-    """With a copy for bf16 training, and without."""
+    """One form serves all."""
     arenas = ("weights_ptr", "gradient_ptr", "first_state_ptr", "second_state_ptr", "constants_ptr", "steps_ptr")
     signature = {
         **dict.fromkeys(arenas, "*fp32"),
         **dict.fromkeys(("live_ptr", "kinds_ptr", "tick_ptr"), "*i32"),
         **dict.fromkeys(("P", "D", "n_weights", "n_trained"), "i32"),
     }
-    for copies in (False, True):
-        yield Variant(
-            kernel=step_kernel,
-            name="step-bf16" if copies else "step-fp32",
-            signature={**signature, "copy_ptr": "*bf16" if copies else "*fp32"},
-            constexprs={"COPIES": copies, "BLOCK": _BLOCK},
-            aligned=("D", "n_weights", "n_trained"),
-        )
+    yield Variant(
+        kernel=step_kernel,
+        name="step",
+        signature=signature,
+        constexprs={"BLOCK": _BLOCK},
+        aligned=("D", "n_weights", "n_trained"),
+    )

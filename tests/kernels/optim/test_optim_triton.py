@@ -34,7 +34,7 @@ class Pack:
         self.start = torch.from_numpy(rng.standard_normal((P, N_TRAINED)).astype(np.float32))
         self.gradients = gradients_like((STEPS, P, N_TRAINED), rng)
 
-    def run(self, *, live=None, copies=True, damaged=None):
+    def run(self, *, live=None, damaged=None):
         P = len(self.rules)
         weights = torch.full((P, D), torch.nan)
         weights[:, :N_TRAINED] = self.start
@@ -50,7 +50,6 @@ class Pack:
         live = torch.ones(P, dtype=torch.int32) if live is None else live
         kinds = torch.tensor([packed.KIND_CODES[kind] for kind, _ in self.rules], dtype=torch.int32)
         weights, state, live, kinds = (t.to(self.device) for t in (weights, state, live, kinds))
-        copy = torch.full((P, D), torch.nan, dtype=torch.bfloat16, device=self.device) if copies else None
         tick = torch.zeros(1, dtype=torch.int32, device=self.device)
         for t in range(STEPS):
             gradient = torch.full((P, D), torch.nan)
@@ -62,7 +61,6 @@ class Pack:
                 weights,
                 gradient.to(self.device),
                 state,
-                copy=copy,
                 live=live,
                 kinds=kinds,
                 constants=torch.from_numpy(np.stack(constants)).to(self.device),
@@ -71,7 +69,7 @@ class Pack:
                 n_weights=N_WEIGHTS,
                 n_trained=N_TRAINED,
             )
-        return weights.cpu(), state.cpu(), None if copy is None else copy.cpu()
+        return weights.cpu(), state.cpu()
 
     def first_state(self, m):
         state = initial_state(self.start[m], *self.rules[m])
@@ -98,13 +96,8 @@ def worst(got, expected):
 @pytest.mark.parametrize("worn", [False, True], ids=["fresh", "worn"])
 def test_steps_are_the_references(device, worn):
     pack = Pack(device, worn=worn)
-    weights, state, copy = pack.run()
+    weights, state = pack.run()
     assert weights[:, N_TRAINED:].isnan().all()
-    if device == "cuda":
-        assert torch.equal(copy[:, :N_TRAINED], weights[:, :N_TRAINED].bfloat16())
-    else:  # the interpreter rounds to bfloat16 towards zero
-        torch.testing.assert_close(copy[:, :N_TRAINED].float(), weights[:, :N_TRAINED], rtol=2**-7, atol=0)
-    assert copy[:, N_TRAINED:].isnan().all()
     for m, (kind, form) in enumerate(pack.rules):
         exact, exact_state = pack.reference(m, torch.float64)
         plain, plain_state = pack.reference(m, torch.float32)
@@ -131,23 +124,17 @@ def test_a_member_that_is_not_live_is_left_alone(device):
     pack = Pack(device)
     live = torch.ones(len(RULES), dtype=torch.int32)
     live[::2] = 0
-    weights, _, copy = pack.run(live=live)
+    weights, _ = pack.run(live=live)
     assert torch.equal(weights[::2, :N_TRAINED], pack.start[::2])
-    assert copy[::2].isnan().all()
-    everyone, _, _ = pack.run()
+    everyone, _ = pack.run()
     assert torch.equal(weights[1::2, :N_TRAINED], everyone[1::2, :N_TRAINED])
-
-
-def test_without_a_copy_the_weights_are_the_same(device):
-    pack = Pack(device)
-    assert torch.equal(pack.run(copies=False)[0].nan_to_num(), pack.run()[0].nan_to_num())
 
 
 def test_a_damaged_member_leaves_the_others_bitwise_unchanged(device):
     pack = Pack(device)
-    healthy, _, _ = pack.run()
+    healthy, _ = pack.run()
     for damaged in (0, 5, len(RULES) - 1):
-        weights, _, _ = pack.run(damaged=damaged)
+        weights, _ = pack.run(damaged=damaged)
         others = [m for m in range(len(RULES)) if m != damaged]
         assert weights[damaged, :N_TRAINED].isnan().all()
         assert torch.equal(weights[others, :N_TRAINED], healthy[others, :N_TRAINED])
@@ -156,7 +143,7 @@ def test_a_damaged_member_leaves_the_others_bitwise_unchanged(device):
 @pytest.mark.parametrize(("kind", "form"), RULES)
 def test_alone_and_packed_are_the_same_bits(device, kind, form):
     pack = Pack(device)
-    together, _, _ = pack.run()
+    together, _ = pack.run()
     m = RULES.index((kind, form))
     alone = Pack(device, rules=[RULES[m]])
     alone.rates, alone.l2, alone.decays = ([values[m]] for values in (pack.rates, pack.l2, pack.decays))
