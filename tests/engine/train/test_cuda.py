@@ -113,3 +113,120 @@ def test_members_of_a_pack_are_the_references(device, tiny_space, context):
 def test_two_epochs_of_several_steps(device, tiny_space, context):
     members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=8)
     compare(device, architecture_of("small-cnn"), members, context, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        pytest.param("nws", {"depth_conv": 4, "filter_size": 5, "depth_fc": 2}, id="deeper"),
+        pytest.param("nws", {"batch_norm": False, "width_conv": 3}, id="plain"),
+        pytest.param("small-cnn", {"batch_norm": True, "width_conv": 5, "filter_size": 5}, id="small-normalised"),
+    ],
+)
+def test_other_architectures(device, tiny_space, context, family, changes):
+    differences = [
+        {"optimizer": "sgd", "batch_size": 3, "activation": "gelu", "dropout": 0.3},
+        {"optimizer": "momentum", "batch_size": 2, "activation": "leaky_relu", "dropout": 0.5},
+    ]
+    members = members_of(tiny_space, differences, images_per_epoch=3)
+    compare(device, architecture_of(family, **changes), members, context)
+
+
+def test_a_row_is_refilled_as_if_it_were_new(device, tiny_space, context):
+    """Members of other batch sizes move in one after the other; all end as they do alone."""
+    architecture = architecture_of("small-cnn")
+    differences = [{**DIFFERENCES[0], "batch_size": 4}, DIFFERENCES[3], {**DIFFERENCES[2], "batch_size": 6}]
+    first, second, third = members_of(tiny_space, differences, images_per_epoch=6)
+    pack = packed(device, architecture, 2, context)
+    pack.place(0, first, weights_of(architecture, first.id))
+    pack.place(1, second, weights_of(architecture, second.id))
+    waiting, ended = [third], {}
+    placed = {0: first, 1: second}
+    while placed:
+        for end in pack.advance():
+            member = placed.pop(end.row)
+            ended[member.id] = pack.weights(end.row)
+            pack.release(end.row)
+            if waiting:
+                placed[end.row] = waiting.pop()
+                pack.place(end.row, placed[end.row], weights_of(architecture, placed[end.row].id))
+    for member in (first, second, third):
+        exact, _ = alone(ReferenceBackend(torch.float64), architecture, member, context, 1)
+        change = np.linalg.norm(exact - weights_of(architecture, member.id))
+        assert np.linalg.norm(ended[member.id] - exact) <= 1e-3 * change, member.id
+
+
+def test_a_diverging_member_leaves_the_others_bitwise_unchanged(device, tiny_space, context):
+    architecture = architecture_of("small-cnn")
+    members = members_of(tiny_space, DIFFERENCES[1:3], images_per_epoch=4, batch_size=1)
+    healthy, _ = trained(packed(device, architecture, 2, context), architecture, members, 1)
+    wild_setup = msgspec.structs.replace(members[1].setup, learning_rate=1e30)
+    wild = dataclasses.replace(members[1], setup=wild_setup)
+    weights, ends = trained(packed(device, architecture, 2, context), architecture, [members[0], wild], 1)
+    np.testing.assert_array_equal(weights[0], healthy[0])
+    assert not ends[1][0].finite
+    assert not np.isfinite(weights[1]).all()
+    _, exact_ends = alone(ReferenceBackend(), architecture, wild, context, 1)
+    assert not exact_ends[0].finite
+    assert ends[1][0].images == exact_ends[0].images < 4, "an epoch ends with the step that diverged"
+
+
+@pytest.mark.parametrize("faithful", [False, True], ids=["eval", "faithful"])
+def test_measurements(device, tiny_space, context, faithful):
+    architecture = architecture_of()
+    differences = [{**DIFFERENCES[0], "batch_size": 5}, {**DIFFERENCES[1], "batch_size": 7}]
+    members = members_of(tiny_space, differences)
+    requests = [
+        EvaluationRequest(
+            member=member, weights=weights_of(architecture, member.id), part=part, faithful=faithful and choice
+        )
+        for member, part, choice in (
+            (members[0], "test", True),
+            (members[1], "validation", False),
+            (members[1], "training", True),
+        )
+    ]
+    settings = msgspec.structs.replace(context.settings, training_images=20)
+    splits = {
+        name: dataclasses.replace(split, test=split.test[:17], validation=split.validation[:9])
+        for name, split in context.splits.items()
+    }
+    context = dataclasses.replace(context, settings=settings, splits=splits)
+    got = packed(device, architecture, 1, context).evaluate(requests)
+    exact = ReferenceBackend(torch.float64).open(architecture, 1, context).evaluate(requests)
+    for one, other in zip(got, exact, strict=True):
+        assert one.images == other.images
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.correct == other.correct
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+
+
+def test_evaluation_between_epochs_changes_nothing(device, tiny_space, context):
+    architecture = architecture_of("small-cnn")
+    (member,) = members_of(tiny_space, DIFFERENCES[:1], images_per_epoch=5)
+    weights = weights_of(architecture, member.id)
+    split = context.splits[member.setup.dataset]
+    short = {member.setup.dataset: dataclasses.replace(split, test=split.test[:5])}
+    context = dataclasses.replace(context, splits=short)
+    results = []
+    for measures in (False, True):
+        pack = packed(device, architecture, 1, context)
+        pack.place(0, member, weights)
+        for _ in range(2):
+            pack.advance()
+            if measures:
+                pack.evaluate([EvaluationRequest(member=member, weights=pack.weights(0), part="test")])
+        results.append(pack.weights(0))
+    np.testing.assert_array_equal(*results)
+
+
+def test_it_stops_when_asked(device, tiny_space, context):
+    context = dataclasses.replace(context, should_stop=lambda: True)
+    architecture = architecture_of("small-cnn")
+    (member,) = members_of(tiny_space, DIFFERENCES[:1])
+    pack = packed(device, architecture, 1, context)
+    pack.place(0, member, weights_of(architecture, member.id))
+    with pytest.raises(Interrupted):
+        pack.advance()
+    with pytest.raises(Interrupted):
+        pack.evaluate([EvaluationRequest(member=member, weights=weights_of(architecture, 0), part="test")])
