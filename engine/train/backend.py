@@ -128,10 +128,17 @@ class Backend(Protocol):
     Attributes:
         name: ``reference``, ``cpu`` or ``cuda``; recorded in the zoo.
         precision: of the arithmetic, such as ``fp32``; recorded in the zoo.
+        workers: how many packs to train at the same time; None: one for each core.
+        members_per_pack: how many members a pack gets in all, if nobody says; None: all of an architecture.
     """
 
     name: str
     precision: str
+    workers: int | None
+    members_per_pack: int | None
+
+    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+        """How many of a pack's members should train side by side."""
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> Pack:
         """A pack with ``rows`` free rows for members of one architecture."""

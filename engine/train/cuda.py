@@ -46,6 +46,7 @@ class CudaBackend:
 
     name = "cuda"
     workers: int | None = 1
+    members_per_pack: int | None = None
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class CudaBackend:
         self._device = torch.device(device)
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda needs an NVIDIA GPU, and PyTorch sees none: use --device auto")
-        self.precision = precision
+        self.precision: str = precision
         self._evaluation_images = evaluation_images
         self._resident: tuple[object, ResidentImages] | None = None
 
@@ -188,9 +189,11 @@ class CudaPack:
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, as many of the requests together as there is room for."""
         with _translated_memory_errors():
-            network = None if self._step is None else self._step.network
             faithful = (request.member.setup.batch_size for request in requests if request.faithful)
-            if (largest := max(faithful, default=1)) > (network.images if network else 0):
+            largest = max(faithful, default=1)
+            if self._step is not None and self._step.network.images >= largest:
+                network = self._step.network
+            else:
                 network = self._network(largest)
             evaluator = Evaluator(network, self._layout, self._context, self._resident)
             return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
@@ -245,7 +248,7 @@ class CudaPack:
         host: Tensor = torch.empty(taken.shape, pin_memory=taken.is_cuda)
         host.copy_(taken, non_blocking=True)
         if taken.is_cuda:
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         self._snapshots = dict(zip(ended, host.numpy(), strict=True))
         return finite

@@ -57,7 +57,7 @@ class ArenaLayout:
     def views(self, arena: Tensor) -> Mapping[str, Tensor]:
         """The tensors of all rows of an arena [P, D]: name -> [P, ...] as kernels see it."""
         return {
-            name: arena[:, offset : offset + math.prod(shape)].unflatten(1, shape)
+            name: arena[:, offset : offset + math.prod(shape)].view(len(arena), *shape)
             for name, (offset, shape) in self._stored.items()
         }
 

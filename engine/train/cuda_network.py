@@ -86,7 +86,7 @@ class Network:
         self.images, self.architecture = images, architecture
         wanted = [_margin(block) for block in blocks]
         self._passes: list[_ConvPass | _LinearPass] = []
-        height, width, _ = architecture.input.shape
+        height = width = architecture.input.size
         self.margin = wanted[0]
 
         self.bytes = 0

@@ -66,7 +66,8 @@ def weights_of(architecture, member: int):
 
 
 def packed(device, architecture, rows, context, evaluation_images=12):
-    return CudaBackend("fp32", device=device, evaluation_images=evaluation_images).open(architecture, rows, context)
+    backend = CudaBackend("fp32", device=device, evaluation_images=evaluation_images)
+    return backend.open(architecture, rows, context)
 
 
 def trained(pack, architecture, members, epochs):
