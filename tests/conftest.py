@@ -19,6 +19,7 @@ from wse.engine.train import Context, Split
 # product of bfloat16 is silently wrong there: what is tested in it is float32.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it has been so far; left unset, a compilation warns
 
 # The same examples in every run, and no clock: machines are shared.
 settings.register_profile("wse", deadline=None, derandomize=True)

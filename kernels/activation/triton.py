@@ -35,6 +35,12 @@ def _normal_distribution(z):
 
 
 @triton.jit
+def gelu(z):
+    """The only one that is not monotone."""
+    return z * _normal_distribution(z)
+
+
+@triton.jit
 def activate(z, code):
     """f(z), float32."""
     if code == RELU:
@@ -48,7 +54,7 @@ def activate(z, code):
     elif code == LEAKY_RELU:
         value = tl.where(z > 0.0, z, LEAKY_SLOPE * z)
     elif code == GELU:
-        value = z * _normal_distribution(z)
+        value = gelu(z)
     else:
         value = z
     return value

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..activation.triton import GELU, activate
+from ..activation.triton import GELU, activate, gelu
 from ..packs import Pack
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
@@ -133,8 +133,8 @@ def normalise_kernel(
         if NORM:
             z = (z - mean[None, :]) * scale[None, :] + beta[None, :]
         if POOL > 1:
-            if code == GELU:  # not monotone: what comes out largest need not be what goes in largest
-                z = activate(z, code)
+            if code == GELU:  # what comes out largest need not be what goes in largest
+                z = gelu(z)
         best = z if place == 0 else tl.where((z > best) | (z != z), z, best)
     if not ACTIVATION_FIRST:
         if POOL == 1:

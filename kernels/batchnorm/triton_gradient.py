@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..activation.triton import GELU, activate, slope
+from ..activation.triton import GELU, activate, gelu, slope
 from ..packs import Pack
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
@@ -50,7 +50,7 @@ def _incoming(
         if POOL > 1:
             best = active
             if code == GELU:
-                best = activate(active, code)
+                best = gelu(active)
             for place in tl.static_range(1, POOL * POOL):
                 value = _value(
                     y_ptr, at + (place // POOL * (WIDTH * STORED) + place % POOL * STORED), mask, mean, code, False
@@ -58,7 +58,7 @@ def _incoming(
                 z = value * scale + beta
                 height = z
                 if code == GELU:
-                    height = activate(z, code)
+                    height = gelu(z)
                 wins = (height > best) | (height != height)
                 best, winner = tl.where(wins, height, best), tl.where(wins, place, winner)
                 centred, active = tl.where(wins, value, centred), tl.where(wins, z, active)

@@ -91,8 +91,8 @@ class Windows:
 
     @property
     def rows(self) -> int:
-        """Windows of a program."""
-        return max(16, min(128, 2048 // self.block)) if self.pool > 1 else max(16, min(256, 4096 // self.block))
+        """Windows of a program: 1,024 values of it, one whole load a thread."""
+        return max(16, 1024 // self.block)
 
     def constants(self) -> dict[str, Any]:
         """The kernels' constants about sizes, margins aside."""

@@ -31,11 +31,16 @@ def convolve(
     for member, (first, end) in enumerate(pairwise(row_offsets)):
         x_RCHW = x_RHWC[first:end].permute(0, 3, 1, 2)
         if shape.padding == "same":
-            down = (shape.out_height - 1) * shape.stride + shape.kernel - shape.height
-            across = (shape.out_width - 1) * shape.stride + shape.kernel - shape.width
-            border = (shape.left, max(across, 0) - shape.left, shape.top, max(down, 0) - shape.top)
-            x_RCHW = functional.pad(x_RCHW, border)
+            rows, columns = (_zeros(size, shape) for size in (shape.height, shape.width))
+            x_RCHW = functional.pad(x_RCHW, (*columns, *rows))
         bias_O = None if bias_PO is None else bias_PO[member]
         y = functional.conv2d(x_RCHW, w_PKKCO[member].permute(3, 2, 0, 1), bias_O, shape.stride)
         made.append(y.permute(0, 2, 3, 1))
     return torch.cat(made)
+
+
+def _zeros(size: int, shape: ConvShape) -> tuple[int, int]:
+    """Zeros before and after an axis, as TensorFlow has them: one more after it if they do not sit evenly."""
+    places = -(-size // shape.stride)
+    needed = max((places - 1) * shape.stride + shape.kernel - size, 0)
+    return needed // 2, needed - needed // 2

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-
-# As it has been so far; left unset, Triton warns.
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 PACKS = (1, 7, 64, 1024)
 """Members of a pack of a real size."""

@@ -47,7 +47,7 @@ def small(pixels: int, chunk: int, rows: int = 64) -> Tiling:
 CASES = {
     "k5 3 of 4 channels, S4": Case(
         ConvShape(height=6, width=8, channels=4, outputs=4, kernel=5), 2,
-        small(4, 32, 16), small(4, 16, 16), small(4, 16, 128), 32,
+        small(4, 64, 16), small(4, 16, 16), small(4, 16, 128), 32,
     ),
     "k3 S2": Case(
         ConvShape(height=4, width=4, channels=4, outputs=8, kernel=3), 1,
