@@ -87,7 +87,12 @@ def check(module: str, name: str, capability: int) -> Compiled:
         capability: of the GPU.
     """
     variant = next(variant for variant in variants_of(module) if variant.name == name)
-    full_name, began = f"{module}:{name}", time.perf_counter()
+    return check_variant(variant, f"{module}:{name}", capability)
+
+
+def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled:
+    """Compile a form that is at hand, and read it."""
+    began = time.perf_counter()
     try:
         kernel = _compile(variant, capability)
         operations = _operations(kernel.asm["cubin"])

@@ -334,7 +334,7 @@ class Run:
                 if rows == 1:
                     raise
             rows //= 2
-            print(f"wse: the device has too little memory: {rows:,} networks at a time", file=sys.stderr)
+            print(f"wse: too little memory on the device: going on with {rows:,} at a time", file=sys.stderr)
 
     def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
         """The results of members; what they need is let go of at the end."""

@@ -47,9 +47,7 @@ def members_of(tiny_space, differences=DIFFERENCES, **common: Any):
     made = tiny_space().members(SEED, range(len(differences)))
     plain = {"augmentation": False, "learning_rate": 0.01, "learning_rate_schedule": "constant", "epochs": 3}
     return [
-        dataclasses.replace(
-            member, setup=msgspec.structs.replace(member.setup, **(plain | different | common))
-        )
+        dataclasses.replace(member, setup=msgspec.structs.replace(member.setup, **(plain | different | common)))
         for member, different in zip(made, differences, strict=True)
     ]
 
