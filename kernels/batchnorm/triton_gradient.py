@@ -100,11 +100,9 @@ def sums_kernel(
         y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask, mean[None, :],
         scale[None, :], beta[None, :], code, WIDTH, STORED, POOL, ACTIVATION_FIRST,
     )  # fmt: skip
-    gradient = tl.where(mask, gradient, 0.0)
     at = parts_ptr + (tile.to(tl.int64) * 2 * tl.num_programs(1) + tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
     tl.store(at, tl.sum(gradient, 0))
-    aligned = tl.where(mask, gradient * centred, 0.0)
-    tl.store(at + tl.num_programs(1) * BLOCK, tl.sum(aligned, 0) * inverse_std)
+    tl.store(at + tl.num_programs(1) * BLOCK, tl.sum(gradient * centred, 0) * inverse_std)
 
 
 @triton.jit
@@ -183,7 +181,6 @@ def gradient_kernel(
             made = scale * (made - level - tilt * centred)
         if ACTIVATION_FIRST:
             made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code)
-        made = tl.where(there[None, :], made, 0.0)
         to = to_row[:, None] + (place // POOL * PITCH + place % POOL * STORED) + channel[None, :]
         mask = inside[:, None] & (channel < STORED)[None, :]
         tl.store(dy_ptr + to, made.to(dy_ptr.dtype.element_ty), mask=mask)

@@ -101,7 +101,9 @@ def linear(x: Tensor, w: Tensor, bias: Tensor, y: Tensor, *, pack: Pack) -> None
     """
     outputs = _check(x, w, y, bias, pack)
     tiles = pack.tiles(items_per_image=1, size=_ROWS)
-    constants = _linear_constants(w.shape[1], outputs, x.shape[1], y.shape[1], w.shape[2], transposed=False)
+    constants = _linear_constants(
+        w.shape[1], outputs, x.shape[1], y.shape[1], w.shape[2], transposed=False, wide=x.dtype == torch.float32
+    )
     linear_kernel[(len(tiles), triton.cdiv(y.shape[1], constants["COLUMNS"]))](
         x, w, bias, y, tiles.table, w.stride(0), bias.stride(0), **constants
     )
@@ -122,7 +124,9 @@ def input_gradient(dy: Tensor, w: Tensor, dx: Tensor, *, outputs: int, pack: Pac
     """
     _check(dx, w, dy, w[:, 0, :outputs], pack)
     tiles = pack.tiles(items_per_image=1, size=_ROWS)
-    constants = _linear_constants(outputs, w.shape[1], dy.shape[1], dx.shape[1], w.shape[2], transposed=True)
+    constants = _linear_constants(
+        outputs, w.shape[1], dy.shape[1], dx.shape[1], w.shape[2], transposed=True, wide=dy.dtype == torch.float32
+    )
     linear_kernel[(len(tiles), triton.cdiv(dx.shape[1], constants["COLUMNS"]))](
         dy, w, w, dx, tiles.table, w.stride(0), 0, **constants
     )
@@ -171,8 +175,9 @@ def _check(x: Tensor, w: Tensor, y: Tensor, bias: Tensor, pack: Pack) -> int:
 
 
 def _linear_constants(
-    inputs: int, outputs: int, x_stored: int, y_stored: int, w_stored: int, *, transposed: bool
+    inputs: int, outputs: int, x_stored: int, y_stored: int, w_stored: int, *, transposed: bool, wide: bool
 ) -> dict[str, Any]:
+    """``wide``: whether rows are float32, which are three products and twice the bytes."""
     return {
         "INPUTS": inputs,
         "OUTPUTS": outputs,
@@ -183,7 +188,7 @@ def _linear_constants(
         "BIAS": not transposed,
         "ROWS": _ROWS,
         "COLUMNS": power_of_two(min(y_stored, _LARGEST_BLOCK), at_least=16),
-        "CHUNK": power_of_two(min(inputs, _LARGEST_BLOCK), at_least=16),
+        "CHUNK": power_of_two(min(inputs, 32 if wide else _LARGEST_BLOCK), at_least=16),
         "STAGES": 3,
     }
 
@@ -216,11 +221,10 @@ def variants() -> Iterator[Variant]:
     for inputs, outputs in sorted(set(known_layers())):
         stored = -(-outputs // 8) * 8
         for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
-            name = f"{inputs}-{outputs}-{precision}"
-            for what, constants in (
-                ("linear", _linear_constants(inputs, outputs, inputs, stored, stored, transposed=False)),
-                ("input-gradient", _linear_constants(outputs, inputs, stored, inputs, stored, transposed=True)),
-            ):
+            name, wide = f"{inputs}-{outputs}-{precision}", precision == "fp32"
+            forward = _linear_constants(inputs, outputs, inputs, stored, stored, transposed=False, wide=wide)
+            backward = _linear_constants(outputs, inputs, stored, inputs, stored, transposed=True, wide=wide)
+            for what, constants in (("linear", forward), ("input-gradient", backward)):
                 yield Variant(
                     kernel=linear_kernel,
                     name=f"{what}-{name}",

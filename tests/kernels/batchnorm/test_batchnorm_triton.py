@@ -48,6 +48,7 @@ CASES = {
     "pooled": Case(4, 6, 4, 4, (0, 3, 3, 4, 6, 7, 8, 9), ALL, pool=2),
     "pooled, cut off": Case(5, 3, 12, 12, (0, 2, 2, 3), ("elu", "relu", "gelu"), pool=2),
     "pooled, gelu": Case(6, 6, 6, 6, (0, 2, 4), ("gelu", "gelu"), pool=2, mean=-0.5),
+    "pooled, stored wider": Case(2, 4, 6, 8, (0, 2, 3), ("sigmoid", "elu"), pool=2),
     "pooled by 3": Case(7, 6, 5, 5, (0, 2, 3), ("tanh", "leaky_relu"), pool=3),
     "not pooled": Case(3, 3, 8, 8, (0, 2, 2, 3, 4, 5, 6, 7), ALL),
     "far from 0": Case(4, 4, 4, 4, (0, 8), ("sigmoid",), mean=300.0),
@@ -120,7 +121,7 @@ class Pass:
         if case.activation_first:
             moments = activated_moments(y, channels=case.channels, codes=self.codes, pack=self.pack)
         else:
-            moments = moments_of(y.float(), self.pack, copies=2)
+            moments = moments_of(y[..., : case.channels].float(), self.pack, copies=2)
         return batch_statistics(moments, *self.moving)
 
     def made(self, y: Tensor | None = None, dout: Tensor | None = None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN in the 
 
 @pytest.mark.parametrize(
     ("images", "height", "width", "channels", "stored", "margin"),
-    [(33, 3, 3, 16, 16, 0), (2, 1, 1, 5, 8, 1), (1, 2, 4, 70, 72, 2)],
+    [(33, 3, 3, 16, 16, 0), (2, 1, 1, 5, 8, 1), (2, 2, 4, 70, 72, 2)],
     ids=["small-cnn", "one pixel", "more than a block"],
 )
 def test_forward_and_gradient(
