@@ -248,8 +248,10 @@ def weight_tiling(shape: ConvShape, precision: Precision) -> Tiling:
     values = shape.kernel * ((pixels - 1) * shape.stride + shape.kernel) * shape.channels
     if precision == "fp32":
         return Tiling(pixels=pixels, chunk=32, rows=64, num_stages=2)
-    # 256 rows would read less, but leave no room for a second program, and spill on sm_80.
-    return Tiling(pixels=pixels, chunk=64, rows=min(power_of_two(values, at_least=64), 128))
+    # 256 rows would read less, but leave no room for a second program, and spill on sm_80; so would a third stage
+    # in images of 8 x 8.
+    rows = min(power_of_two(values, at_least=64), 128)
+    return Tiling(pixels=pixels, chunk=64, rows=rows, num_stages=3 if shape.out_width > 8 else 2)
 
 
 def known_shapes() -> Iterator[ConvShape]:
