@@ -116,6 +116,8 @@ class Row:
         """The learning rates of the next steps."""
         setup, first = self.member.setup, self.steps_before
         total = setup.epochs * self.steps
+        if setup.learning_rate_schedule == "constant":
+            return np.full(steps, learning_rate(setup, first, total))
         return np.array([learning_rate(setup, first + step, total) for step in range(steps)])
 
     @property

@@ -131,6 +131,16 @@ def test_other_architectures(device, tiny_space, context, family, changes):
     compare(device, architecture_of(family, **changes), members, context)
 
 
+def test_rows_are_alike(device, tiny_space, context):
+    """Members that change places have the same bits, and run after run."""
+    architecture = architecture_of("small-cnn")
+    members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=5)
+    weights, _ = trained(packed(device, architecture, 2, context), architecture, members, 1)
+    swapped, _ = trained(packed(device, architecture, 2, context), architecture, members[::-1], 1)
+    for one, other in zip(weights, swapped[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_row_is_refilled_as_if_it_were_new(device, tiny_space, context):
     """Members of other batch sizes move in one after the other; all end as they do alone."""
     architecture = architecture_of("small-cnn")
