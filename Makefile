@@ -1,12 +1,13 @@
 # make demo   a small real zoo, from nothing
 # make test   all tests
 # make check  formatting, lint, types and tests
+# make gpu-check  compiles every GPU kernel, without a GPU, and reads the machine code
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test check gpu-check lint types clean
 
 # The stamp is older than pyproject.toml after a change of dependencies, and then everything is installed again.
 .venv/installed: pyproject.toml constraints.txt
@@ -22,6 +23,9 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 check: .venv/installed lint types test
+
+gpu-check: .venv/installed
+	$(BIN)/python -m wse.kernels.triton_check
 
 lint: .venv/installed
 	$(BIN)/ruff check .

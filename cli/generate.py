@@ -31,7 +31,13 @@ def generate(
     out: Annotated[Path, typer.Option(help="The folder of the zoo.")] = Path("zoo"),
     seed: Annotated[int | None, typer.Option(help="The seed of everything (0 if not given).")] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto (the default), cpu (compiled kernels) or reference (plain PyTorch).")
+        str | None,
+        typer.Option(
+            help="auto (the default), cuda (an NVIDIA GPU), cpu (compiled) or reference (plain PyTorch)."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the arithmetic on a GPU: bf16 (the default there) or fp32.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Networks trained at a time; as many as cores.")] = None,
     dtype: Annotated[
@@ -64,12 +70,15 @@ def generate(
         dtype=dtype,
         faithful=faithful,
         device=device,
+        precision=precision,
         threads=threads,
         resume=resume,
         overwrite=overwrite,
     )
     hidden = quiet or as_json or sys.stderr.isatty()  # a terminal has a bar for it
-    run = Run(options, backend_for(options.device, (lambda line: None) if hidden else None))
+    run = Run(
+        options, backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
+    )
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)

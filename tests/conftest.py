@@ -15,6 +15,12 @@ from wse.engine.data.search import cache_folder
 from wse.engine.space import Space
 from wse.engine.train import Context, Split
 
+# Without a GPU, Triton's kernels run in its interpreter, and what imports triton first settles that. Its matrix
+# product of bfloat16 is silently wrong there: what is tested in it is float32.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it has been so far; left unset, a compilation warns
+
 # The same examples in every run, and no clock: machines are shared.
 settings.register_profile("wse", deadline=None, derandomize=True)
 settings.load_profile("wse")
@@ -33,6 +39,22 @@ TINY = {
     "test_images": 50,
     "snapshots": 3,
 }
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m gpu` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of kernels are GPU tests where there is a GPU."""
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()) and torch.cuda.is_available():
+            item.add_marker("gpu")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+@pytest.fixture
+def device() -> str:
+    """Where Triton's kernels run: on the GPU, compiled, or in the interpreter."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,12 +6,15 @@ another range) is part of the module. Logits [n, classes] come out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from wse.kernels.activation.reference import ACTIVATION_FUNCTIONS
+from wse.kernels.batchnorm.constants import DECAY, EPSILON
 
 from .architecture import (
     Activate,
@@ -27,18 +30,6 @@ from .architecture import (
     MaxPool,
     same_padding,
 )
-
-NORM_DECAY = 0.9
-NORM_EPSILON = 1e-5
-
-ACTIVATION_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "elu": functional.elu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "leaky_relu": functional.leaky_relu,
-    "gelu": functional.gelu,
-}
 
 # A dropout layer's index among the dropout layers and what comes in -> what goes out, with units dropped.
 DropoutFunction = Callable[[int, Tensor], Tensor]
@@ -174,16 +165,16 @@ class _BatchNorm(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return functional.batch_norm(
-                values, self.moving_mean, self.moving_variance, self.gamma, self.beta, eps=NORM_EPSILON
+                values, self.moving_mean, self.moving_variance, self.gamma, self.beta, eps=EPSILON
             )
         # Unlike functional.batch_norm, this also returns the statistics, so they need no second pass.
         normalised, mean, inverse_std = torch.native_batch_norm(
-            values, self.gamma, self.beta, None, None, True, 0.0, NORM_EPSILON
+            values, self.gamma, self.beta, None, None, True, 0.0, EPSILON
         )
         with torch.no_grad():
-            variance = (inverse_std.pow(-2) - NORM_EPSILON).clamp_(min=0)
-            self.moving_mean.lerp_(mean, 1 - NORM_DECAY)
-            self.moving_variance.lerp_(variance, 1 - NORM_DECAY)
+            variance = (inverse_std.pow(-2) - EPSILON).clamp_(min=0)
+            self.moving_mean.lerp_(mean, 1 - DECAY)
+            self.moving_variance.lerp_(variance, 1 - DECAY)
         return normalised
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import WseError
 from ..nets import Architecture
 from ..space import Member, Settings
 from .split import Part, Split
@@ -22,6 +23,10 @@ Weights = npt.NDArray[np.float32]
 
 class Interrupted(Exception):  # noqa: N818 - not an error: someone asked the run to stop
     """Raised inside a pack when the run has been asked to stop."""
+
+
+class DeviceMemoryError(WseError):
+    """The device has too little memory for a pack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +128,17 @@ class Backend(Protocol):
     Attributes:
         name: ``reference``, ``cpu`` or ``cuda``; recorded in the zoo.
         precision: of the arithmetic, such as ``fp32``; recorded in the zoo.
+        workers: how many packs to train at the same time; None: one for each core.
+        members_per_pack: how many members a pack gets in all, if nobody says; None: all of an architecture.
     """
 
     name: str
     precision: str
+    workers: int | None
+    members_per_pack: int | None
+
+    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+        """How many of a pack's members should train side by side."""
 
     @property
     def preparing(self) -> float | None:

@@ -49,6 +49,8 @@ class CpuBackend:
 
     name = "cpu"
     precision = "fp32"
+    workers: int | None = None
+    members_per_pack: int | None = 1
 
     def __init__(self, tell: Callable[[str], None] = _tell) -> None:
         self._tell = tell
@@ -59,6 +61,10 @@ class CpuBackend:
     def preparing(self) -> float | None:
         """The share of the kernels that are compiled, while they are being compiled."""
         return self._compilation.share if self._compilation else None
+
+    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+        """One: rows take turns, so more of them gain nothing."""
+        return 1
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> CpuPack:
         """A pack whose rows take turns, an epoch each."""

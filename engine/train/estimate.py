@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -36,14 +37,14 @@ class Estimate:
 
 
 def estimate(run: Run) -> Estimate:
-    """Train and evaluate a few batches of up to three members of the plan, and scale.
+    """Train and evaluate a few batches of up to three packs of the plan, and scale.
 
     Workers are taken to be as fast together as one is alone, so on a busy machine, or one whose cores share
     their units, the run takes longer.
     """
     packs = run.plan.packs
-    chosen = [packs[len(packs) * index // _SAMPLED_PACKS].members[0] for index in range(_SAMPLED_PACKS)]
-    samples = [_calibrate(run.backend, member, run.context) for member in dict.fromkeys(chosen)]
+    chosen = dict.fromkeys(packs[len(packs) * index // _SAMPLED_PACKS] for index in range(_SAMPLED_PACKS))
+    samples = [_calibrate(run.backend, pack.members[: run.rows(pack)], run.context) for pack in chosen]
     training = sum(sample.training_flops for sample in samples) / sum(s.training_seconds for s in samples)
     evaluation = sum(s.evaluation_flops for s in samples) / sum(s.evaluation_seconds for s in samples)
     plan = run.plan
@@ -69,27 +70,37 @@ class _Sample:
     evaluation_seconds: float
 
 
-def _calibrate(backend: Backend, member: Member, context: Context) -> _Sample:
-    setup, architecture = member.setup, member.architecture
-    short = msgspec.structs.replace(
-        setup, images_per_epoch=_CALIBRATION_STEPS * setup.batch_size, learning_rate_schedule="constant"
-    )
-    member = dataclasses.replace(member, setup=short)
-    split = context.splits[setup.dataset]
-    split = dataclasses.replace(split, test=split.test[:_CALIBRATION_IMAGES])
-    context = dataclasses.replace(context, splits={setup.dataset: split})
-    pack = backend.open(architecture, 1, context)
-    weights = initial_weights(Layout(architecture), "glorot_uniform", seed=member.seed, member=member.id)
-    pack.place(0, member, weights)
+def _calibrate(backend: Backend, members: Sequence[Member], context: Context) -> _Sample:
+    """Time members that train side by side."""
+    architecture = members[0].architecture
+    members = [_shortened(member) for member in members]
+    splits = {
+        name: dataclasses.replace(context.splits[name], test=context.splits[name].test[:_CALIBRATION_IMAGES])
+        for name in {member.setup.dataset for member in members}
+    }
+    pack = backend.open(architecture, len(members), dataclasses.replace(context, splits=splits))
+    layout, requests = Layout(architecture), []
+    for row, member in enumerate(members):
+        weights = initial_weights(layout, "glorot_uniform", seed=member.seed, member=member.id)
+        pack.place(row, member, weights)
+        requests.append(EvaluationRequest(member=member, weights=weights, part="test"))
     pack.advance()  # the first epoch warms caches and allocators
     started = time.perf_counter()
-    (end,) = pack.advance()
+    images = sum(end.images for end in pack.advance())
     trained = time.perf_counter()
-    (evaluation,) = pack.evaluate([EvaluationRequest(member=member, weights=weights, part="test")])
+    measured = sum(evaluation.images for evaluation in pack.evaluate(requests))
     evaluated = time.perf_counter()
     return _Sample(
-        training_flops=end.images * training_flops(architecture),
+        training_flops=images * training_flops(architecture),
         training_seconds=trained - started,
-        evaluation_flops=evaluation.images * 2 * forward_macs(architecture),
+        evaluation_flops=measured * 2 * forward_macs(architecture),
         evaluation_seconds=evaluated - trained,
     )
+
+
+def _shortened(member: Member) -> Member:
+    """The member with epochs of a few steps."""
+    setup = member.setup
+    images = _CALIBRATION_STEPS * setup.batch_size
+    short = msgspec.structs.replace(setup, images_per_epoch=images, learning_rate_schedule="constant")
+    return dataclasses.replace(member, setup=short)

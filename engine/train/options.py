@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,9 @@ from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, read_manifest
 from .backend import Backend
 from .reference import ReferenceBackend
+
+DEVICES = ("auto", "cuda", "cpu", "reference")
+PRECISIONS = ("bf16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,10 @@ class Options:
         data_dir: where image sets are looked for first.
         dtype: of the stored weights.
         faithful: also measure snapshots as the original study did.
-        device: which backend trains: auto, cpu or reference.
+        device: which backend trains: auto, cuda, cpu or reference.
+        precision: of the arithmetic on a GPU, bf16 or fp32; None: bf16 there, fp32 elsewhere.
         threads: packs trained at the same time; None: one for each core.
-        rows: members that share a pack.
+        rows: members that train side by side in a pack; None: what suits the backend.
         resume: go on with an unfinished run in ``folder``.
         overwrite: replace a zoo in ``folder``.
 
@@ -45,8 +50,9 @@ class Options:
     dtype: Dtype = "float32"
     faithful: bool = False
     device: str = "auto"
+    precision: str | None = None
     threads: int | None = None
-    rows: int = 1
+    rows: int | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -97,6 +103,7 @@ def resolve_options(
     dtype: str | None = None,
     faithful: bool = False,
     device: str | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -115,6 +122,7 @@ def resolve_options(
         dtype: float32 if not given.
         faithful: as for ``Options``.
         device: auto if not given; a resumed run goes on with what it was begun with.
+        precision: as for ``Options``; a resumed run goes on with what it was begun with.
         threads: as for ``Options``.
         resume: as for ``Options``.
         overwrite: as for ``Options``.
@@ -162,6 +170,7 @@ def resolve_options(
         dtype=stored,
         faithful=faithful or (there is not None and there.labels == "faithful"),
         device=device or (there.backend if there else "auto"),
+        precision=precision or (there.precision if there and device is None else None),
         threads=threads,
         resume=resume,
         overwrite=overwrite,
@@ -169,23 +178,36 @@ def resolve_options(
     return options, notes
 
 
-def backend_for(device: str, tell: Callable[[str], None] | None = None) -> Backend:
-    """The backend a device name stands for: ``auto`` picks the fastest that is here.
+def backend_for(
+    device: str, tell: Callable[[str], None] | None = None, *, precision: str | None = None
+) -> Backend:
+    """The backend a device name stands for: ``auto`` picks the fastest that has been proven, which is ``cpu``.
 
     Args:
         device: the name.
         tell: takes a line for the user while the backend prepares; stderr if it is None.
+        precision: ``bf16`` or ``fp32``; what is usual for the device if None.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device, it is not here, or it has no such precision.
     """
+    if device not in DEVICES:
+        raise UsageError(f"`device` (={device!r}) must be {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"`precision` (={precision!r}) must be {' or '.join(PRECISIONS)}")
+    if device == "cuda":
+        if find_spec("triton") is None:
+            raise UsageError("--device cuda needs triton: install it (`pip install triton`), or use --device cpu")
+        from .cuda import CudaBackend
+
+        return CudaBackend("fp32" if precision == "fp32" else "bf16")
+    if precision == "bf16":
+        raise UsageError("--precision bf16 needs --device cuda and an NVIDIA GPU: other devices compute in fp32")
     if device == "reference":
         return ReferenceBackend()
-    if device in ("auto", "cpu"):
-        from .cpu import CpuBackend  # numba takes a while to import
+    from .cpu import CpuBackend  # numba takes a while to import
 
-        return CpuBackend(tell) if tell else CpuBackend()
-    raise UsageError(f"`device` (={device!r}) must be auto, cpu or reference")
+    return CpuBackend(tell) if tell else CpuBackend()
 
 
 def _require_datasets(space: Space, data_dir: Path | None) -> None:

@@ -79,7 +79,7 @@ def make_plan(
     context: Context,
     *,
     finished: Collection[int] = (),
-    members_per_pack: int,
+    members_per_pack: int | None,
     dtype: str = "float32",
     faithful: bool = False,
 ) -> Plan:
@@ -92,7 +92,8 @@ def make_plan(
         members: the population.
         context: settings and image sets.
         finished: ids that need no training.
-        members_per_pack: how many members a pack gets in all (they need not all have a row at once).
+        members_per_pack: how many members a pack gets in all (they need not all have a row at once); None: all
+            of an architecture.
         dtype: of the stored weights.
         faithful: measure snapshots twice.
     """
@@ -122,9 +123,10 @@ def make_plan(
         )
         order = np.argsort(-(training + evaluation), kind="stable")
         by_cost = [group[index] for index in order]
+        size = members_per_pack or len(group)
         packs += [
-            PackPlan(architecture=architecture, members=tuple(by_cost[first : first + members_per_pack]))
-            for first in range(0, len(group), members_per_pack)
+            PackPlan(architecture=architecture, members=tuple(by_cost[first : first + size]))
+            for first in range(0, len(group), size)
         ]
     cost = {part.architecture: part.flops for part in parts}
     return Plan(

@@ -33,10 +33,16 @@ class ReferenceBackend:
 
     name = "reference"
     preparing = None
+    workers: int | None = None
+    members_per_pack: int | None = 1
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self._dtype = dtype
         self.precision = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
+
+    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+        """One: rows take turns, so more of them gain nothing."""
+        return 1
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> ReferencePack:
         """A pack whose rows take turns, an epoch each."""

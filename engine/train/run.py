@@ -6,10 +6,11 @@ import os
 import platform
 import queue
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,8 +18,8 @@ from importlib.metadata import version
 
 from ..data import ImageSet, load
 from ..errors import WseError
-from ..nets import Layout
-from ..space import arrow_types
+from ..nets import Architecture, Layout
+from ..space import Member, arrow_types
 from ..zoo import (
     ArchitectureEntry,
     ImageSetEntry,
@@ -30,13 +31,13 @@ from ..zoo import (
     plan_shards,
     remove_zoo,
 )
-from .backend import Backend, Context, Interrupted
+from .backend import Backend, Context, DeviceMemoryError, Interrupted
 from .log import Log
 from .options import Options, Progress, backend_for
 from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
 from .schedule import held_snapshots, snapshot_count
 from .split import Split
-from .trainer import Trainer
+from .trainer import Trainer, Work
 
 _POLL_SECONDS = 0.1
 # Tables, metadata and one unfinished shard, over and above the weights.
@@ -65,8 +66,8 @@ class Run:
     def __init__(self, options: Options, backend: Backend | None = None) -> None:
         started = time.perf_counter()
         self.options = options
-        self.backend: Backend = backend or backend_for(options.device)
-        self.workers = options.threads or cores()
+        self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
+        self.workers = self.backend.workers or options.threads or cores()
         self._stop = threading.Event()
         settings = options.space.settings
         self.members = options.space.members(options.seed, range(options.models))
@@ -82,7 +83,7 @@ class Run:
         )
         self.plan = self._make_plan(finished=())
         self._earlier = 0
-        self._trainers: list[Trainer] = []
+        self._works: list[Work] = []
         self._accuracies: list[float] = []
         self._counts: Counter[str] = Counter()
         self._training_began = 0.0
@@ -104,13 +105,18 @@ class Run:
         they are small, but the libraries themselves take some 300 MB.
         """
         images = sum(len(s.train_images) + len(s.test_images) for s in self.image_sets.values()) * 32 * 32 * 3
-        values = max(part.values for part in self.plan.architectures)
         held = held_snapshots(self.context.settings.snapshots)
-        return images + self.workers * self.options.rows * (held + 4) * values * 4 + 300_000_000
+        packs = {pack.architecture.name: pack for pack in self.plan.packs}
+        values = max(Layout(pack.architecture).size * self.rows(pack) for pack in packs.values())
+        return images + self.workers * (held + 4) * values * 4 + 300_000_000
+
+    def rows(self, pack: PackPlan) -> int:
+        """How many of a pack's members train side by side."""
+        return self.options.rows or self.backend.rows(pack.architecture, pack.members)
 
     def progress(self) -> Progress:
         """How far the run has come; may be called from any thread."""
-        works = [trainer.work for trainer in list(self._trainers)]
+        works = list(self._works)
         accuracies = tuple(self._accuracies)
         return Progress(
             members=self._earlier + len(accuracies),
@@ -193,7 +199,8 @@ class Run:
             self.members,
             self.context,
             finished=frozenset(finished),
-            members_per_pack=self.options.rows,
+            members_per_pack=self.backend.members_per_pack
+            and (self.options.rows or self.backend.members_per_pack),
             dtype=self.options.dtype,
             faithful=self.options.faithful,
         )
@@ -305,23 +312,38 @@ class Run:
         try:
             while not self._stop.is_set():
                 pack = packs.get_nowait()
-                trainer = Trainer(
-                    self.backend,
-                    pack.architecture,
-                    pack.members,
-                    rows=self.options.rows,
-                    context=self.context,
-                    faithful=self.options.faithful,
-                )
-                self._trainers.append(trainer)
-                for result in trainer.results():
-                    results.put(result)
+                self._train_pack(pack, self.rows(pack), results)
         except (queue.Empty, Interrupted):
             pass
         except BaseException as error:
             results.put(error)
         finally:
             results.put(None)
+
+    def _train_pack(
+        self, pack: PackPlan, rows: int, results: queue.Queue[MemberResult | BaseException | None]
+    ) -> None:
+        """Train a pack's members, fewer of them side by side if the device has too little memory for so many."""
+        waiting, rows = list(pack.members), min(rows, len(pack.members))
+        while True:
+            try:
+                for result in self._trained(pack.architecture, waiting, rows):
+                    results.put(result)
+                    waiting = [member for member in waiting if member.id != result.id]
+                return
+            except DeviceMemoryError:
+                if rows == 1:
+                    raise
+            rows //= 2
+            print(f"wse: too little memory on the device: going on with {rows:,} at a time", file=sys.stderr)
+
+    def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
+        """The results of members; what they need is let go of at the end."""
+        trainer = Trainer(
+            self.backend, architecture, members, rows=rows, context=self.context, faithful=self.options.faithful
+        )
+        self._works.append(trainer.work)
+        yield from trainer.results()
 
     def _store(self, result: MemberResult, writer: ZooWriter, log: Log) -> None:
         started = time.perf_counter()
@@ -345,7 +367,7 @@ class Run:
 
         ``overhead`` is the share of the workers' time in which they neither trained nor evaluated.
         """
-        works = [trainer.work for trainer in self._trainers]
+        works = self._works
         training = sum(work.training_seconds for work in works)
         evaluation = sum(work.evaluation_seconds for work in works)
         seconds = {

@@ -99,6 +99,11 @@ class Split:
         parts = {"training": self.images.train_images, "test": self.images.test_images}
         return {part: np.ascontiguousarray(images[..., :1]) for part, images in parts.items() if _is_grey(images)}
 
+    def class_rows(self, member: Member) -> Indices:
+        """Where each class begins in ``table``, its size, and the member's share of it; int64 [classes, 3]."""
+        starts = np.cumsum(self.class_sizes) - self.class_sizes
+        return np.stack([starts, self.class_sizes, self.shares(member)], axis=1)
+
     def epoch_size(self, member: Member, *, limit: int | None) -> int:
         """How many images an epoch of ``member`` has, at most ``limit``."""
         total = len(self.training) * int(self.shares(member).min())

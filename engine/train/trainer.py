@@ -108,9 +108,11 @@ class Trainer:
             for end in ends:
                 self.work.training_images += end.images
                 self.work.flops += end.images * self._training_flops
+                self._running[end.row].seconds += seconds / len(ends)
+            stopped = self._stopped(ends)
+            for end in ends:
                 run = self._running[end.row]
-                run.seconds += seconds / len(ends)
-                if self._has_ended(run, end):
+                if end.row in stopped:
                     self._pack.release(end.row)
                     del self._running[end.row]
                     yield self._result(run)
@@ -138,31 +140,47 @@ class Trainer:
             stopping=EarlyStopping(settings) if settings.early_stopping else None,
         )
 
-    def _has_ended(self, run: _Run, end: EpochEnd) -> bool:
-        run.steps_per_epoch = end.steps
-        run.samples_trained += end.images
-        if not end.finite:  # what this epoch made of the weights is not kept
-            run.diverged = True
-            return True
-        run.epochs += 1
-        run.last = self._pack.weights(end.row)
-        run.keeper.keep(run.epochs, run.last)
-        if run.epochs >= run.member.setup.epochs:
-            return True
-        if run.stopping is None:
-            return False
-        request = EvaluationRequest(member=run.member, weights=run.last, part="validation")
-        return run.stopping.update(self._evaluate(run, [request])[0].accuracy)
+    def _stopped(self, ends: Sequence[EpochEnd]) -> set[int]:
+        """The rows whose members train no further; those that may stop early are measured together."""
+        stopped, watched = set(), []
+        for end in ends:
+            run = self._running[end.row]
+            run.steps_per_epoch = end.steps
+            run.samples_trained += end.images
+            if not end.finite:  # what this epoch made of the weights is not kept
+                run.diverged = True
+                stopped.add(end.row)
+                continue
+            run.epochs += 1
+            run.last = self._pack.weights(end.row)
+            run.keeper.keep(run.epochs, run.last)
+            if run.epochs >= run.member.setup.epochs:
+                stopped.add(end.row)
+            elif run.stopping is not None:
+                watched.append((end.row, run, run.stopping))
+        evaluations = self._evaluate(
+            [
+                (run, EvaluationRequest(member=run.member, weights=run.last, part="validation"))
+                for _, run, _ in watched
+            ]
+        )
+        for (row, _, stopping), evaluation in zip(watched, evaluations, strict=True):
+            if stopping.update(evaluation.accuracy):
+                stopped.add(row)
+        return stopped
 
-    def _evaluate(self, run: _Run, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
+    def _evaluate(self, wanted: Sequence[tuple[_Run, EvaluationRequest]]) -> list[Evaluation]:
+        if not wanted:
+            return []
         started = time.perf_counter()
-        evaluations = self._pack.evaluate(requests)
+        evaluations = self._pack.evaluate([request for _, request in wanted])
         seconds = time.perf_counter() - started
-        run.seconds += seconds
         self.work.evaluation_seconds += seconds
         images = sum(evaluation.images for evaluation in evaluations)
-        run.samples_evaluated += images
         self.work.flops += images * self._evaluation_flops
+        for (run, _), evaluation in zip(wanted, evaluations, strict=True):
+            run.seconds += seconds * evaluation.images / images
+            run.samples_evaluated += evaluation.images
         return evaluations
 
     def _result(self, run: _Run) -> MemberResult:
@@ -174,7 +192,7 @@ class Trainer:
             for faithful in modes
             for part in PARTS
         ]
-        evaluations = iter(self._evaluate(run, requests))
+        evaluations = iter(self._evaluate([(run, request) for request in requests]))
         snapshots: list[Snapshot] = []
         for epoch, weights in chosen.items():
             measured = {}

@@ -13,9 +13,8 @@ from numba import njit
 
 from ..activation.cpu import INVERSE_STD, MEAN, OFFSET, SCALE, SHIFT, SLOPE, TILT
 from ..simd import VECTOR_BYTES, Builder, V, Value, clear, kernel, peek, peek_double, poke
+from .constants import DECAY, EPSILON
 
-DECAY = 0.9
-EPSILON = 1e-5
 SUMS_BYTES = 4 * VECTOR_BYTES
 """Bytes of a channel's two sums, float64 [2, V]."""
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
@@ -156,6 +157,7 @@ WRONG = {
         "image sets (svhn) is here",
     ),
     "unknown device": (["generate", *TINY, "--models", "3", "--device", "tpu"], "`device` (='tpu')"),
+    "unknown precision": (["generate", *TINY, "--models", "3", "--precision", "fp8"], "`precision` (='fp8')"),
     "unknown dtype": (["generate", *TINY, "--models", "3", "--dtype", "int8"], "`dtype` (='int8')"),
     "both": (["generate", *TINY, "--models", "3", "--resume", "--overwrite"], "exclude each other"),
     "nothing to resume": (["generate", "--resume"], "no folder zoo"),
@@ -165,6 +167,8 @@ WRONG = {
     "not a zoo": (["info", "."], "not a zoo"),
     "unknown command": (["train"], "train"),
 }
+if not torch.cuda.is_available():
+    WRONG["no GPU"] = (["generate", *TINY, "--models", "3", "--device", "cuda"], "needs an NVIDIA GPU")
 
 
 @pytest.mark.parametrize("case", WRONG)

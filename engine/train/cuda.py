@@ -1,0 +1,266 @@
+"""The CUDA backend: the members of a pack step together, a few launches of GPU kernels for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wse.kernels.optim.triton import initial_mean_square
+
+from ..errors import UsageError
+from ..nets import Architecture, Layout
+from ..space import Member
+from .backend import Context, DeviceMemoryError, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
+from .cuda_blocks import blocks_of
+from .cuda_evaluation import Evaluator
+from .cuda_layout import ArenaLayout
+from .cuda_network import Network
+from .cuda_step import Step
+from .cuda_tables import ResidentImages, Row, Tables
+
+Precision = Literal["bf16", "fp32"]
+
+EVALUATION_IMAGES = 4096
+STEPS_AT_A_TIME = 64  # between two questions whether to stop
+_MEMORY_SHARE = 0.8  # of what is free; the rest is for what kernels leave for each other within a step
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class CudaBackend:
+    """All members of a pack train at the same time.
+
+    Args:
+        precision: of values and products: bf16, or fp32 by three products of tf32 each. Weights, sums and
+            optimizer state are float32 in both.
+        device: where; "cpu" only where Triton's kernels run in its interpreter.
+        evaluation_images: there is room for at least so many images, for evaluation.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+
+    name = "cuda"
+    preparing: float | None = None
+    workers: int | None = 1
+    members_per_pack: int | None = None
+
+    def __init__(
+        self,
+        precision: Precision = "bf16",
+        *,
+        device: torch.device | str = "cuda",
+        evaluation_images: int = EVALUATION_IMAGES,
+    ) -> None:
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda needs an NVIDIA GPU, and PyTorch sees none: use --device auto")
+        self.precision: str = precision
+        self._evaluation_images = evaluation_images
+        self._resident: tuple[object, ResidentImages] | None = None
+
+    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+        """As many of the members as fit on the device side by side, those with the largest batches first."""
+        if self._device.type != "cuda":
+            return len(members)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self._device)
+        an_image = Network(architecture, 1, _DTYPES[self.precision], "meta").bytes
+        a_row = 4 * 4 * ArenaLayout(Layout(architecture)).size
+        batches = np.sort([member.setup.batch_size for member in members])[::-1]
+        needed = np.cumsum(a_row + an_image * batches) + an_image * self._evaluation_images
+        return max(int(np.searchsorted(needed, _MEMORY_SHARE * free)), 1)
+
+    def open(self, architecture: Architecture, rows: int, context: Context) -> CudaPack:
+        """A pack whose rows train side by side.
+
+        Raises:
+            WseError: the architecture has layers that there are no kernels for.
+        """
+        blocks_of(architecture)
+        if self._resident is None or self._resident[0] is not context.splits:
+            self._resident = None  # before the next ones need room
+            self._resident = context.splits, ResidentImages(context.splits, self._device)
+        return CudaPack(
+            architecture,
+            rows,
+            context,
+            self._resident[1],
+            dtype=_DTYPES[self.precision],
+            evaluation_images=self._evaluation_images,
+        )
+
+
+class CudaPack:
+    """Members of one architecture that step together.
+
+    Args:
+        architecture: what they share.
+        rows: how many members it can hold.
+        context: what the run shares.
+        resident: the image sets on the device.
+        dtype: of values and products.
+        evaluation_images: there is room for at least so many images.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        rows: int,
+        context: Context,
+        resident: ResidentImages,
+        *,
+        dtype: torch.dtype,
+        evaluation_images: int,
+    ) -> None:
+        self._architecture, self._context, self._resident = architecture, context, resident
+        self._dtype, self._evaluation_images = dtype, evaluation_images
+        self._device = resident.images.device
+        self._layout = ArenaLayout(Layout(architecture))
+        self._places = torch.from_numpy(self._layout.places).to(self._device)
+        self._rows: list[Row | None] = [None] * rows
+        self._changed = True
+        with _translated_memory_errors():
+            self._arena = torch.zeros(rows, self._layout.size, device=self._device)
+            self._gradient = torch.zeros_like(self._arena)
+            self._state = torch.zeros(2, *self._arena.shape, device=self._device)
+            self._tables = Tables(rows, resident.classes, STEPS_AT_A_TIME, self._device)
+        self._step: Step | None = None
+        self._snapshots: dict[int, Weights] = {}
+        self._copied: torch.cuda.Event | None = None
+
+    def place(self, row: int, member: Member, weights: Weights) -> None:
+        """Put a member at the start of its training into a free row."""
+        split = self._context.splits[member.setup.dataset]
+        self._rows[row] = Row.of(member, split, self._resident)
+        self._snapshots.pop(row, None)
+        self._changed = True
+        self._arena[row] = torch.from_numpy(self._packed(weights)).to(self._device)
+        self._gradient[row] = 0
+        self._state[:, row] = 0
+        self._state[0, row] = initial_mean_square(member.setup.optimizer, self._context.settings.optimizer_form)
+
+    def release(self, row: int) -> None:
+        """Free a row."""
+        self._rows[row] = None
+        self._snapshots.pop(row, None)
+        self._changed = True
+
+    def weights(self, row: int) -> Weights:
+        """A copy of a row's weights in the layout's order, float32 [D]."""
+        if self._rows[row] is None:
+            raise ValueError(f"row {row} holds no member")
+        if row in self._snapshots:
+            if self._copied is not None:
+                self._copied.synchronize()
+            return self._snapshots[row].copy()
+        return self._arena[row][self._places].cpu().numpy()
+
+    def advance(self) -> list[EpochEnd]:
+        """Train all rows until at least one ends an epoch."""
+        self._snapshots = {}
+        with _translated_memory_errors():
+            step = self._prepared_step()
+            there = {place: row for place, row in enumerate(self._rows) if row is not None}
+            left = min(row.steps - row.done for row in there.values())
+            diverged: set[int] = set()
+            while left and not diverged:
+                if self._context.should_stop():
+                    raise Interrupted
+                steps = min(left, STEPS_AT_A_TIME)
+                self._tables.fill_steps(self._rows, self._context.settings, steps)
+                losses = step.run(steps)
+                left -= steps
+                for place, row in there.items():
+                    row.done += steps
+                    row.losses += losses[:, place].tolist()
+                    if not np.isfinite(losses[:, place]).all():
+                        diverged.add(place)
+            ended = [place for place, row in there.items() if row.done == row.steps or place in diverged]
+            finite = self._snapshot(ended)
+        ends = [self._end(place, there[place], is_finite) for place, is_finite in zip(ended, finite, strict=True)]
+        for place in ended:
+            there[place].begin_epoch()
+        return ends
+
+    def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
+        """Measure weights, as many of the requests together as there is room for."""
+        with _translated_memory_errors():
+            faithful = (request.member.setup.batch_size for request in requests if request.faithful)
+            largest = max(faithful, default=1)
+            if self._step is not None and self._step.network.images >= largest:
+                network = self._step.network
+            else:
+                network = self._network(largest)
+            evaluator = Evaluator(network, self._layout, self._context, self._resident)
+            return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
+
+    def _end(self, place: int, row: Row, is_finite: bool) -> EpochEnd:
+        """A member whose loss is no longer finite ends its epoch with that step, as in the reference."""
+        losses = np.array(row.losses)
+        steps = next((step + 1 for step in range(len(losses)) if not np.isfinite(losses[step])), len(losses))
+        loss = float(np.mean(losses[:steps]))
+        return EpochEnd(
+            row=place,
+            steps=row.steps,
+            images=steps * row.batch,
+            loss=loss,
+            finite=is_finite and bool(np.isfinite(loss)),
+        )
+
+    def _prepared_step(self) -> Step:
+        """The step, with room for the images of all rows; tables are written if members have moved."""
+        images = sum(row.batch for row in self._rows if row is not None)
+        if self._step is None or images > self._step.pack.images:
+            self._step = None  # before the next one needs room
+            self._step = Step(
+                self._network(images),
+                images,
+                layout=self._layout,
+                arena=self._arena,
+                gradient=self._gradient,
+                state=self._state,
+                tables=self._tables,
+                resident=self._resident,
+            )
+            self._changed = True
+        if self._changed:
+            self._step.lay([row.batch if row else 0 for row in self._rows])
+            self._tables.fill(self._rows, self._context.settings)
+            self._changed = False
+        return self._step
+
+    def _network(self, images: int = 0) -> Network:
+        return Network(self._architecture, max(images, self._evaluation_images), self._dtype, self._device)
+
+    def _packed(self, weights: Weights) -> Weights:
+        packed = np.zeros(self._layout.size, dtype=np.float32)
+        packed[self._layout.places] = weights
+        return packed
+
+    def _snapshot(self, ended: list[int]) -> npt.NDArray[np.bool_]:
+        """Begin to copy the rows' weights to the host; whether they are finite is known at once."""
+        taken = self._arena[torch.tensor(ended, device=self._device)].index_select(1, self._places)
+        finite: npt.NDArray[np.bool_] = torch.isfinite(taken).all(dim=1).cpu().numpy()
+        host: Tensor = torch.empty(taken.shape, pin_memory=taken.is_cuda)
+        host.copy_(taken, non_blocking=True)
+        if taken.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+        self._snapshots = dict(zip(ended, host.numpy(), strict=True))
+        return finite
+
+
+class _translated_memory_errors:  # noqa: N801 - reads as the statement it is
+    """Say in the project's words that the device has too little memory."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise DeviceMemoryError("the GPU has too little memory for so many networks at a time") from error

@@ -1,0 +1,177 @@
+"""Measures weights on parts of image sets, as many requests side by side as there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wse.kernels.activation import ACTIVATION_CODES
+from wse.kernels.inputs.triton import input_tiles
+from wse.kernels.loss.triton import cross_entropy, tally
+from wse.kernels.packs import Pack
+
+from .backend import Context, Evaluation, EvaluationRequest, Interrupted, Weights
+from .cuda_layout import ArenaLayout
+from .cuda_network import Network, Scene
+from .cuda_tables import ResidentImages, address
+from .split import PARTS
+
+_MOST_TOGETHER = 256  # requests; with more, each would have few images at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A request, and what it takes.
+
+    Attributes:
+        number: of the request.
+        request: the request.
+        weights: as a row of the arena.
+        indices: int32, which of the resident images.
+        images: how many of them at a time.
+    """
+
+    number: int
+    request: EvaluationRequest
+    weights: Weights
+    indices: npt.NDArray[np.int32]
+    images: int
+
+
+class Evaluator:
+    """Evaluates in the memory of a network that is not training at the moment.
+
+    Args:
+        network: the network.
+        layout: of a row of the arena.
+        context: what the run shares.
+        resident: the image sets.
+    """
+
+    def __init__(self, network: Network, layout: ArenaLayout, context: Context, resident: ResidentImages) -> None:
+        self._network, self._layout, self._context, self._resident = network, layout, context, resident
+        self._device = resident.images.device
+
+    def evaluate(self, requests: Sequence[EvaluationRequest], weights: Sequence[Weights]) -> list[Evaluation]:
+        """Measure.
+
+        Args:
+            requests: what to measure.
+            weights: of each request, as a row of the arena.
+
+        Raises:
+            Interrupted: the run was asked to stop.
+        """
+        done: dict[int, Evaluation] = {}
+        for group in self._groups(requests, weights):
+            done |= self._measure(group)
+        return [done[number] for number in range(len(requests))]
+
+    def _groups(self, requests: Sequence[EvaluationRequest], weights: Sequence[Weights]) -> Iterator[list[_Job]]:
+        """Jobs to do side by side: none of them faithful, or all."""
+        together = min(_MOST_TOGETHER, self._network.images)
+        plain = [number for number, request in enumerate(requests) if not request.faithful]
+        for first in range(0, len(plain), together):
+            chosen = plain[first : first + together]
+            images = self._network.images // len(chosen)
+            yield [self._job(number, requests[number], weights[number], images) for number in chosen]
+        group: list[_Job] = []
+        for number, request in enumerate(requests):
+            if not request.faithful:
+                continue
+            job = self._job(number, request, weights[number], request.member.setup.batch_size)
+            if group and sum(other.images for other in group) + job.images > self._network.images:
+                yield group
+                group = []
+            group.append(job)
+        if group:
+            yield group
+
+    def _job(self, number: int, request: EvaluationRequest, weights: Weights, images: int) -> _Job:
+        name = request.member.setup.dataset
+        split = self._context.splits[name]
+        _, indices = split.evaluated(request.member, request.part, self._context.settings)
+        indices = indices + self._resident.first(name, request.part)
+        return _Job(
+            number=number,
+            request=request,
+            weights=weights,
+            indices=indices.astype(np.int32),
+            images=min(images, len(indices)),
+        )
+
+    def _measure(self, jobs: list[_Job]) -> dict[int, Evaluation]:
+        device, network, outputs = self._device, self._network, self._network.architecture.outputs
+        members, images = len(jobs), sum(job.images for job in jobs)
+        pack = Pack(members=members, images=images, device=device)
+        scene = self._scene(jobs, pack)
+        augments = [job.request.faithful and job.request.member.setup.augmentation for job in jobs]
+        augments_there = torch.tensor(augments, dtype=torch.int32, device=device)
+        indices, answers = torch.zeros(2, images, dtype=torch.int32, device=device)
+        losses = torch.zeros(images, device=device)
+        sums = torch.zeros(members, dtype=torch.float64, device=device)
+        correct = torch.zeros(members, dtype=torch.int32, device=device)
+        predicted = torch.zeros(members, outputs, dtype=torch.int32, device=device)
+        wanted, labels = network.architecture.input, self._resident.labels
+        for chosen, addresses in self._batches(jobs):
+            if self._context.should_stop():
+                raise Interrupted
+            pack.lay([0, *np.cumsum([len(batch) for batch in chosen])])
+            batch = np.concatenate(chosen)
+            indices[: len(batch)] = torch.from_numpy(batch).to(device)
+            scene.addresses.copy_(torch.from_numpy(addresses))
+            input_tiles(
+                network.input,
+                pack,
+                images=self._resident.images,
+                indices=indices,
+                addresses=scene.addresses,
+                augments=augments_there,
+                margin=network.margin,
+                grey=wanted.color == "grey",
+                low=wanted.low,
+                high=wanted.high,
+            )
+            network.forward(scene)
+            tables = {"indices": indices, "labels": labels, "losses": losses, "answers": answers}
+            cross_entropy(network.logits, pack, **tables, outputs=outputs, gradient=None)
+            tally(sums, correct, predicted, pack, **tables)
+        counts = predicted.cpu().numpy().astype(np.int64)
+        return {
+            job.number: Evaluation(
+                images=len(job.indices), loss=loss / len(job.indices), correct=right, predicted=counts[row]
+            )
+            for row, (job, loss, right) in enumerate(zip(jobs, sums.tolist(), correct.tolist(), strict=True))
+        }
+
+    def _scene(self, jobs: list[_Job], pack: Pack) -> Scene:
+        device, is_faithful = self._device, jobs[0].request.faithful
+        arena = torch.from_numpy(np.stack([job.weights for job in jobs])).to(device)
+        codes = [ACTIVATION_CODES[job.request.member.setup.activation] for job in jobs]
+        return Scene(
+            pack=pack,
+            weights=self._layout.views(arena),
+            gradient={},
+            codes=torch.tensor(codes, dtype=torch.int32, device=device),
+            addresses=torch.zeros(len(jobs), 4, dtype=torch.int64, device=device),
+            levels=torch.zeros(len(jobs), dtype=torch.int32, device=device),
+            scales=torch.ones(len(jobs), device=device),
+            drops=False,
+            batch_statistics=is_faithful,
+        )
+
+    def _batches(self, jobs: list[_Job]) -> Iterator[tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]]:
+        """The images of each job, and the addresses of their draws, until all are measured."""
+        for batch in range(max(-(-len(job.indices) // job.images) for job in jobs)):
+            firsts = [batch * job.images for job in jobs]
+            chosen = [job.indices[first : first + job.images] for first, job in zip(firsts, jobs, strict=True)]
+            # Epochs from the top of their range: no training epoch has the same draws.
+            addresses = [
+                address(job.request.member, 2**32 - 1 - PARTS.index(job.request.part), first)
+                for first, job in zip(firsts, jobs, strict=True)
+            ]
+            yield chosen, np.array(addresses, dtype=np.int64)

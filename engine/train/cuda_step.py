@@ -1,0 +1,157 @@
+"""One training step of a pack: from the counters in its tables to changed weights, without the host in between.
+
+All that changes from step to step lies on the device, so a step is always the same launches. On a GPU they are
+captured once as a CUDA graph and replayed; other members in the rows change the tables, not the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wse.kernels.inputs.triton import input_tiles
+from wse.kernels.inputs.triton_order import epoch_indices
+from wse.kernels.loss.triton import cross_entropy, mean_loss
+from wse.kernels.optim.triton import optimizer_step
+from wse.kernels.packs import Pack
+
+from .cuda_layout import ArenaLayout
+from .cuda_network import Network, Scene
+from .cuda_tables import ResidentImages, Tables
+
+
+class Step:
+    """The training step of a pack.
+
+    Args:
+        network: has room for as many images.
+        images: how many images a step may have.
+        layout: of a row of the arena.
+        arena: the members' weights, float32 [P, D].
+        gradient: float32 [P, D].
+        state: of the optimizers, float32 [2, P, D].
+        tables: hyper-parameters and counters.
+        resident: the image sets.
+
+    Attributes:
+        network: the network.
+        pack: which images belong to whom.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        images: int,
+        *,
+        layout: ArenaLayout,
+        arena: Tensor,
+        gradient: Tensor,
+        state: Tensor,
+        tables: Tables,
+        resident: ResidentImages,
+    ) -> None:
+        device = arena.device
+        self.network, self.pack = network, Pack(members=len(arena), images=images, device=device)
+        self._layout, self._arena, self._gradient, self._state = layout, arena, gradient, state
+        self._tables, self._resident = tables, resident
+        self._indices = torch.zeros(images, dtype=torch.int32, device=device)
+        self._losses = torch.zeros(images, device=device)
+        self._answers = torch.zeros(images, dtype=torch.int32, device=device)
+        self._scene = Scene(
+            pack=self.pack,
+            weights=layout.views(arena),
+            gradient=layout.views(gradient),
+            codes=tables.codes,
+            addresses=tables.addresses,
+            levels=tables.levels,
+            scales=tables.scales,
+            drops=True,
+            batch_statistics=True,
+        )
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._ran = False
+
+    def lay(self, batches: Sequence[int]) -> None:
+        """Let each member have so many images of a step."""
+        self.pack.lay([0, *np.cumsum(batches)])
+
+    def run(self, steps: int) -> npt.NDArray[np.float32]:
+        """Take steps.
+
+        Args:
+            steps: how many, as many as the tables hold at most.
+
+        Returns:
+            The mean losses of all rows, float32 [steps, P]; of an empty row, anything.
+        """
+        for _ in range(steps):
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._launch()
+                self._capture()
+        losses: npt.NDArray[np.float32] = self._tables.means[:steps].cpu().numpy()
+        return losses
+
+    def _capture(self) -> None:
+        """After a first step, which compiles and loads kernels and writes tiles, a step is launches alone."""
+        if self._arena.is_cuda:
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._launch()
+            self._graph = graph
+
+    def _launch(self) -> None:
+        tables, resident, network, pack = self._tables, self._resident, self.network, self.pack
+        wanted = network.architecture.input
+        epoch_indices(
+            self._indices,
+            pack,
+            addresses=tables.addresses,
+            orders=tables.orders,
+            classes=tables.classes,
+            table=resident.table,
+        )
+        input_tiles(
+            network.input,
+            pack,
+            images=resident.images,
+            indices=self._indices,
+            addresses=tables.addresses,
+            augments=tables.augments,
+            margin=network.margin,
+            grey=wanted.color == "grey",
+            low=wanted.low,
+            high=wanted.high,
+        )
+        network.forward(self._scene)
+        cross_entropy(
+            network.logits,
+            pack,
+            indices=self._indices,
+            labels=resident.labels,
+            losses=self._losses,
+            answers=self._answers,
+            outputs=network.architecture.outputs,
+            gradient=network.d_logits,
+        )
+        mean_loss(tables.means, self._losses, pack, tick=tables.tick)
+        network.backward(self._scene)
+        optimizer_step(
+            self._arena,
+            self._gradient,
+            self._state,
+            live=tables.live,
+            kinds=tables.kinds,
+            constants=tables.constants,
+            steps=tables.steps,
+            tick=tables.tick,
+            n_weights=self._layout.weights,
+            n_trained=self._layout.trained,
+        )
+        tables.tick_on()

@@ -1,0 +1,213 @@
+"""What the kernels of the CUDA backend read on the device besides weights and values: tables, and the image sets.
+
+Hyper-parameters and counters are columns of tables that are read at run time, so one set of launches serves all
+members of an architecture, and a captured graph stays valid when other members move in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wse.kernels.activation import ACTIVATION_CODES
+from wse.kernels.optim.triton import (
+    CONSTANT_COLUMNS,
+    KIND_CODES,
+    STEP_COLUMNS,
+    constant_columns,
+    step_columns,
+)
+from wse.kernels.philox import drop_level, keep_probability
+from wse.kernels.philox.triton import ADDRESS_COLUMNS
+
+from ..space import Member, Settings
+from .schedule import learning_rate, steps_per_epoch
+from .split import Part, Split
+
+Device = torch.device | str
+
+
+class ResidentImages:
+    """All image sets of a run on the device, one after the other.
+
+    Args:
+        splits: image set name -> its split.
+        device: where.
+
+    Attributes:
+        images: uint8 [n, 32, 32, 3], of each set the training images and then the test images.
+        labels: uint8 [n].
+        table: int32, the sets' training images class after class, as indices into ``images``.
+        classes: of the set that has the most.
+    """
+
+    def __init__(self, splits: Mapping[str, Split], device: Device) -> None:
+        self._first: dict[tuple[str, bool], int] = {}
+        self._first_row: dict[str, int] = {}
+        images, labels, tables, end, rows = [], [], [], 0, 0
+        for name, split in splits.items():
+            source = split.images
+            self._first_row[name] = rows
+            tables.append(split.table + end)
+            rows += len(split.table)
+            for is_test, part in ((False, source.train_images), (True, source.test_images)):
+                self._first[name, is_test] = end
+                images.append(torch.from_numpy(np.array(part)).to(device))
+                labels.append(source.test_labels if is_test else source.train_labels)
+                end += len(part)
+        self.images = torch.cat(images)
+        self.labels = torch.from_numpy(np.concatenate(labels)).to(device)
+        self.table = torch.from_numpy(np.concatenate(tables).astype(np.int32)).to(device)
+        self.classes = max(len(split.training) for split in splits.values())
+
+    def first(self, name: str, part: Part) -> int:
+        """Where the array that a part's images are in begins."""
+        return self._first[name, part == "test"]
+
+    def first_row(self, name: str) -> int:
+        """Where an image set begins in ``table``."""
+        return self._first_row[name]
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A member in training.
+
+    Attributes:
+        member: the member.
+        batch: images of a step.
+        steps: of an epoch.
+        order: number of classes, and images of each that an epoch takes at most.
+        classes: see ``Split.class_rows``, with rows of the resident table.
+        epoch: from 1.
+        done: steps of this epoch that are done.
+        losses: of those steps.
+    """
+
+    member: Member
+    batch: int
+    steps: int
+    order: tuple[int, int]
+    classes: npt.NDArray[np.int64]
+    epoch: int = 1
+    done: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, member: Member, split: Split, resident: ResidentImages) -> Row:
+        """A member at the start of its training."""
+        setup = member.setup
+        images = split.epoch_size(member, limit=setup.images_per_epoch)
+        classes = split.class_rows(member)
+        return cls(
+            member=member,
+            batch=min(setup.batch_size, images),
+            steps=steps_per_epoch(images, setup.batch_size),
+            order=(len(classes), -(-images // len(classes))),
+            classes=classes + np.array([resident.first_row(setup.dataset), 0, 0]),
+        )
+
+    def rates(self, steps: int) -> npt.NDArray[np.float64]:
+        """The learning rates of the next steps."""
+        setup, first = self.member.setup, self.steps_before
+        total = setup.epochs * self.steps
+        if setup.learning_rate_schedule == "constant":
+            return np.full(steps, learning_rate(setup, first, total))
+        return np.array([learning_rate(setup, first + step, total) for step in range(steps)])
+
+    @property
+    def steps_before(self) -> int:
+        """Steps of the whole training that are done."""
+        return (self.epoch - 1) * self.steps + self.done
+
+    def begin_epoch(self) -> None:
+        """The next epoch."""
+        self.epoch, self.done, self.losses = self.epoch + 1, 0, []
+
+
+class Tables:
+    """The columns of P members, and of the next S steps.
+
+    Args:
+        rows: P.
+        classes: of the image set that has the most.
+        steps: S.
+        device: where.
+    """
+
+    def __init__(self, rows: int, classes: int, steps: int, device: Device) -> None:
+        def integers(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int32, device=device)
+
+        self.addresses = torch.zeros(rows, ADDRESS_COLUMNS, dtype=torch.int64, device=device)
+        self.batches = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.live, self.kinds, self.codes = integers(rows), integers(rows), integers(rows)
+        self.levels, self.augments, self.orders = integers(rows), integers(rows), integers(rows, 2)
+        self.classes = integers(rows, classes, 3)
+        self.scales = torch.zeros(rows, device=device)
+        self.constants = torch.zeros(rows, CONSTANT_COLUMNS, device=device)
+        self.steps = torch.zeros(steps, rows, STEP_COLUMNS, device=device)
+        self.means = torch.zeros(steps, rows, device=device)
+        self.tick = integers(1)
+
+    def fill(self, rows: list[Row | None], settings: Settings) -> None:
+        """Write all columns of members, and those of an empty row so that nothing happens to it."""
+        first = next(row for row in rows if row is not None)
+        setups = [(row or first).member.setup for row in rows]
+        rates = [setup.dropout for setup in setups]
+        _write(self.live, [row is not None for row in rows])
+        _write(self.kinds, [KIND_CODES[setup.optimizer] for setup in setups])
+        _write(self.codes, [ACTIVATION_CODES[setup.activation] for setup in setups])
+        _write(self.levels, [drop_level(rate) for rate in rates])
+        _write(self.scales, [1 / keep_probability(rate) for rate in rates])
+        _write(self.augments, [setup.augmentation for setup in setups])
+        _write(self.batches, [row.batch if row else 0 for row in rows])
+        _write(self.orders, [(row or first).order for row in rows])
+        form, momentum = settings.optimizer_form, settings.momentum
+        constants = [constant_columns(setup.optimizer, form, momentum=momentum, l2=setup.l2) for setup in setups]
+        _write(self.constants, constants)
+        classes = np.ones(self.classes.shape, dtype=np.int32)
+        for place, row in enumerate(rows):
+            if row is not None:
+                classes[place, : len(row.classes)] = row.classes
+        _write(self.classes, classes)
+
+    def fill_steps(self, rows: list[Row | None], settings: Settings, steps: int) -> None:
+        """Write what the next steps need: where each member is, its rates and their corrections."""
+        columns = np.zeros((steps, *self.steps.shape[1:]), dtype=np.float32)
+        addresses = np.zeros(self.addresses.shape, dtype=np.int64)
+        for place, row in enumerate(rows):
+            if row is None:
+                continue
+            setup = row.member.setup
+            addresses[place] = address(row.member, row.epoch, row.done * row.batch)
+            columns[:, place] = step_columns(
+                setup.optimizer,
+                settings.optimizer_form,
+                rates=row.rates(steps),
+                first_count=row.steps_before + 1,
+                weight_decay=setup.weight_decay,
+            )
+        _write(self.addresses, addresses)
+        _write(self.steps[:steps], columns)
+        self.tick.zero_()
+
+    def tick_on(self) -> None:
+        """Go on to the next step, on the device."""
+        self.addresses[:, ADDRESS_COLUMNS - 1] += self.batches
+        self.tick += 1
+
+
+def address(member: Member, epoch: int, place: int) -> tuple[int, int, int, int]:
+    """A row of the table of addresses: seed as a signed number, member, epoch, place of a batch's first image."""
+    seed = member.seed - 2**64 if member.seed >= 2**63 else member.seed
+    return seed, member.id, epoch, place
+
+
+def _write(column: Tensor, values: object) -> None:
+    column.copy_(torch.from_numpy(np.asarray(values)))

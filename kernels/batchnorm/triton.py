@@ -1,0 +1,341 @@
+"""Batch normalisation, activation and pooling of a pack on the GPU, forward.
+
+Two orders occur: convolutions are normalised, activated and pooled, fully connected layers activated and then
+normalised. Without normalisation, what is left of both is done by the same kernel.
+
+Letters of shapes: R images of all members, H W pixels, M the margin left and right of every row of pixels, P
+members, C channels, C' >= C of them stored, T tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..activation.triton import GELU, activate, gelu
+from ..packs import Pack
+from ..triton_layout import check_part, power_of_two
+from ..triton_variant import Variant
+from .constants import DECAY, EPSILON
+from .moments import Moments
+from .windows import Windows, known_features, known_windows
+
+_TILES = 16  # of a member, added at a time
+
+
+@triton.jit
+def moments_kernel(
+    y_ptr, code_ptr, parts_ptr, tile_ptr,
+    CHANNELS: tl.constexpr, STORED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Count, mean and sum of squares about it of one tile of activated rows."""
+    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    member = tl.load(tile_ptr + 3 * tile)
+    first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
+    if first >= end:
+        return
+    row = first + tl.arange(0, ROWS)
+    mask = (row < end)[:, None] & (channel < CHANNELS)[None, :]
+    place = row.to(tl.int64)[:, None] * STORED + channel[None, :]
+    number = activate(tl.load(y_ptr + place, mask=mask, other=0.0).to(tl.float32), tl.load(code_ptr + member))
+    count = (end - first).to(tl.float32)
+    mean = tl.sum(tl.where(mask, number, 0.0), 0) / count
+    away = tl.where(mask, number - mean[None, :], 0.0)
+    at = parts_ptr + tile.to(tl.int64) * (3 * COLUMNS) + channel
+    tl.store(at, tl.zeros((BLOCK,), tl.float32) + count, mask=channel < COLUMNS)
+    tl.store(at + COLUMNS, mean, mask=channel < COLUMNS)
+    tl.store(at + 2 * COLUMNS, tl.sum(away * away, 0), mask=channel < COLUMNS)
+
+
+@triton.jit
+def statistics_kernel(
+    parts_ptr, first_ptr, mean_ptr, inverse_std_ptr, moving_mean_ptr, moving_variance_ptr, mean_stride,
+    variance_stride, epsilon, follow,
+    CHANNELS: tl.constexpr, COPIES: tl.constexpr, COLUMNS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Put a member's tiles together, in order, and let its moving averages follow."""
+    member, channel = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    there = channel < CHANNELS
+    first, end = tl.load(first_ptr + member), tl.load(first_ptr + member + 1)
+    count, total = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, end, TILES):
+        tile = start + tl.arange(0, TILES)
+        mask = (tile < end)[:, None] & there[None, :]
+        for copy in tl.static_range(COPIES):
+            at = parts_ptr + tile.to(tl.int64)[:, None] * (3 * COLUMNS) + (copy * CHANNELS + channel)[None, :]
+            number = tl.load(at, mask=mask, other=0.0)
+            count += tl.sum(number, 0)
+            total += tl.sum(number * tl.load(at + COLUMNS, mask=mask, other=0.0), 0)
+    mean = total / tl.maximum(count, 1.0)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, end, TILES):
+        tile = start + tl.arange(0, TILES)
+        mask = (tile < end)[:, None] & there[None, :]
+        for copy in tl.static_range(COPIES):
+            at = parts_ptr + tile.to(tl.int64)[:, None] * (3 * COLUMNS) + (copy * CHANNELS + channel)[None, :]
+            away = tl.load(at + COLUMNS, mask=mask, other=0.0) - mean[None, :]
+            between = tl.load(at, mask=mask, other=0.0) * away * away
+            squares += tl.sum(tl.load(at + 2 * COLUMNS, mask=mask, other=0.0) + between, 0)
+    variance = squares / tl.maximum(count, 1.0)
+    tl.store(mean_ptr + member * CHANNELS + channel, mean, mask=there)
+    tl.store(inverse_std_ptr + member * CHANNELS + channel, 1.0 / tl.sqrt(variance + epsilon), mask=there)
+    seen = there & (count > 0.0)  # without images, averages stay as they are
+    at = moving_mean_ptr + member * mean_stride + channel
+    before = tl.load(at, mask=there, other=0.0)
+    tl.store(at, before + follow * (mean - before), mask=seen)
+    at = moving_variance_ptr + member * variance_stride + channel
+    before = tl.load(at, mask=there, other=0.0)
+    tl.store(at, before + follow * (variance - before), mask=seen)
+
+
+@triton.jit
+def normalise_kernel(
+    y_ptr, out_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride, beta_stride,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
+    OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One tile of windows: normalised, activated and pooled, or activated and normalised."""
+    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
+    first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
+    if first >= end:
+        return
+    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
+    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
+    OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
+    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    if NORM:
+        mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)
+        scale = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)
+        scale *= tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)
+        beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)
+    window = first + tl.arange(0, ROWS)
+    across, line = window % ACROSS, window // ACROSS
+    image, down = line // DOWN, line % DOWN
+    live = window < end
+    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+        live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+    mask = live[:, None] & there[None, :]
+    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+    best = tl.zeros((ROWS, BLOCK), tl.float32)
+    for place in tl.static_range(POOL * POOL):
+        at = row + (place // POOL * (WIDTH * STORED) + place % POOL * STORED)
+        z = tl.load(y_ptr + at[:, None] + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+        if ACTIVATION_FIRST:
+            z = activate(z, code)
+        if NORM:
+            z = (z - mean[None, :]) * scale[None, :] + beta[None, :]
+        if POOL > 1:
+            if code == GELU:  # what comes out largest need not be what goes in largest
+                z = gelu(z)
+        best = z if place == 0 else tl.where((z > best) | (z != z), z, best)
+    if not ACTIVATION_FIRST:
+        if POOL == 1:
+            best = activate(best, code)
+        elif code != GELU:
+            best = activate(best, code)
+    made = tl.where(there[None, :], best, 0.0).to(out_ptr.dtype.element_ty)
+    at = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+    tl.store(out_ptr + at[:, None] + channel[None, :], made, mask=live[:, None] & (channel < STORED)[None, :])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Statistics:
+    """What a pack is normalised by.
+
+    Attributes:
+        mean: float32 [P, C].
+        inverse_std: 1 / sqrt(variance + epsilon), float32 [P, C].
+    """
+
+    mean: Tensor
+    inverse_std: Tensor
+
+
+def activated_moments(y: Tensor, *, channels: int, codes: Tensor, pack: Pack) -> Moments:
+    """The moments of activated features.
+
+    Args:
+        y: bfloat16 or float32 [R, C'].
+        channels: C.
+        codes: of the members' activations, int32 [P].
+        pack: which rows belong to whom.
+
+    Raises:
+        ValueError: ``y`` is no such tensor.
+    """
+    windows = Windows.of(y, y, channels=channels, pool=1, images=pack.images)
+    tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
+    parts = torch.empty(len(tiles), 3, windows.columns, dtype=torch.float32, device=y.device)
+    moments_kernel[(len(tiles), windows.blocks)](y, codes, parts, tiles.table, **_moments_constants(windows))
+    return Moments(parts=parts, first=tiles.first, copies=1)
+
+
+def batch_statistics(moments: Moments, moving_mean: Tensor, moving_variance: Tensor) -> Statistics:
+    """A batch's statistics, from what its tiles left behind; the moving averages follow them.
+
+    The moving variance averages the biased variance. The averages of a member without images stay as they are.
+
+    Args:
+        moments: of the values that are normalised.
+        moving_mean: float32 [P, C], which may be a part of the members' vectors; changed.
+        moving_variance: as ``moving_mean``.
+
+    Raises:
+        ValueError: the averages have another shape, dtype or memory layout.
+    """
+    members, channels = moving_mean.shape
+    check_part("moving_mean", moving_mean, (members, channels))
+    check_part("moving_variance", moving_variance, (members, channels))
+    mean = torch.empty(members, channels, dtype=torch.float32, device=moving_mean.device)
+    made = Statistics(mean=mean, inverse_std=torch.empty_like(mean))
+    constants = _statistics_constants(channels, moments.copies, moments.parts.shape[2])
+    statistics_kernel[(members, triton.cdiv(channels, constants["BLOCK"]))](
+        moments.parts, moments.first, made.mean, made.inverse_std, moving_mean, moving_variance,
+        moving_mean.stride(0), moving_variance.stride(0), EPSILON, 1 - DECAY, **constants,
+    )  # fmt: skip
+    return made
+
+
+def moving_statistics(moving_mean: Tensor, moving_variance: Tensor) -> Statistics:
+    """What evaluation normalises by, from the moving averages, float32 [P, C]."""
+    return Statistics(mean=moving_mean.contiguous(), inverse_std=(moving_variance + EPSILON).rsqrt())
+
+
+def normalise(
+    y: Tensor, out: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
+    gamma: Tensor | None = None, beta: Tensor | None = None, pool: int = 1, activation_first: bool = False,
+) -> None:  # fmt: skip
+    """Normalise, activate and pool, or activate and normalise.
+
+    Args:
+        y: bfloat16 or float32 [R, H, W + 2 M, C'], or [R, C'].
+        out: what is made, as ``y`` [R, H // pool, W // pool + 2 M', C'], or [R, C']; its margins are left as they
+            are, channels that are only stored become 0.
+        codes: of the members' activations, int32 [P].
+        pack: which images belong to whom.
+        statistics: what to normalise by; None leaves the normalisation out.
+        gamma: scale, float32 [P, C], which may be a part of the members' vectors.
+        beta: shift, as ``gamma``.
+        pool: side of the windows whose largest value is kept; what does not fill a window is dropped.
+        activation_first: whether the activation comes before the normalisation; nothing is pooled then.
+
+    Raises:
+        ValueError: tensors do not fit together.
+    """
+    if activation_first and pool > 1:
+        raise ValueError(f"`pool` (={pool}) must be 1 where the activation comes first")
+    mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
+    windows = Windows.of(y, out, channels=channels, pool=pool, images=pack.images)
+    tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
+    normalise_kernel[(len(tiles), windows.blocks)](
+        y, out, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
+        **_constants(windows, statistics is not None, activation_first),
+    )  # fmt: skip
+
+
+def parameters(
+    y: Tensor, statistics: Statistics | None, gamma: Tensor | None, beta: Tensor | None, pack: Pack
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Mean, inverse deviation, scale, shift and C; without a normalisation, of something that is never read.
+
+    Raises:
+        ValueError: something is missing, or has another shape, dtype or memory layout.
+    """
+    if statistics is None:
+        unread = y.new_empty(1, 1, dtype=torch.float32)
+        return unread, unread, unread, unread, y.shape[-1]
+    if gamma is None or beta is None:
+        raise ValueError("`statistics` need `gamma` and `beta`")
+    for name, part in (("gamma", gamma), ("beta", beta), ("mean", statistics.mean)):
+        check_part(name, part, (pack.members, gamma.shape[1]))
+    return statistics.mean, statistics.inverse_std, gamma, beta, gamma.shape[1]
+
+
+def _moments_constants(windows: Windows) -> dict[str, Any]:
+    return {
+        "CHANNELS": windows.channels,
+        "STORED": windows.stored,
+        "COLUMNS": windows.columns,
+        "ROWS": windows.rows,
+        "BLOCK": windows.block,
+    }
+
+
+def _statistics_constants(channels: int, copies: int, columns: int) -> dict[str, Any]:
+    return {
+        "CHANNELS": channels,
+        "COPIES": copies,
+        "COLUMNS": columns,
+        "TILES": _TILES,
+        "BLOCK": power_of_two(min(channels, 64)),
+    }
+
+
+def _constants(windows: Windows, norm: bool, activation_first: bool) -> dict[str, Any]:
+    return {
+        **windows.constants(),
+        "OUT_MARGIN": windows.out_margin,
+        "NORM": norm,
+        "ACTIVATION_FIRST": activation_first,
+    }
+
+
+def variants() -> Iterator[Variant]:
+    """Every form that the presets can ask for."""
+    for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
+        cases = [(name, windows, False) for name, windows in known_windows(gradient=False)]
+        for features in known_features():
+            windows = Windows(height=1, width=1, channels=features, stored=features)
+            cases.append((f"features-{features}", windows, True))
+            yield Variant(
+                kernel=moments_kernel,
+                name=f"moments-{features}-{precision}",
+                signature={"y_ptr": pointer, "code_ptr": "*i32", "parts_ptr": "*fp32", "tile_ptr": "*i32"},
+                constexprs=_moments_constants(windows),
+            )
+        for name, windows, activation_first in cases:
+            for norm in (False, True):
+                yield Variant(
+                    kernel=normalise_kernel,
+                    name=f"{'normalise' if norm else 'activate'}-{name}-{precision}",
+                    signature={
+                        "y_ptr": pointer,
+                        "out_ptr": pointer,
+                        **dict.fromkeys(("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr"), "*fp32"),
+                        "code_ptr": "*i32",
+                        "tile_ptr": "*i32",
+                        "gamma_stride": "i32",
+                        "beta_stride": "i32",
+                    },
+                    constexprs=_constants(windows, norm, activation_first),
+                    aligned=("gamma_stride", "beta_stride"),
+                )
+    sizes = {(channels, copies) for channels in (4, 8, 12, 16, 24, 32, 48) for copies in (1, 2, 4, 8)}
+    sizes |= {(features, 1) for features in known_features()}
+    for channels, copies in sorted(sizes):
+        columns = power_of_two(channels * copies, at_least=16)
+        yield Variant(
+            kernel=statistics_kernel,
+            name=f"statistics-{channels}-{copies}",
+            signature={
+                "parts_ptr": "*fp32",
+                "first_ptr": "*i32",
+                **dict.fromkeys(
+                    ("mean_ptr", "inverse_std_ptr", "moving_mean_ptr", "moving_variance_ptr"), "*fp32"
+                ),
+                "mean_stride": "i32",
+                "variance_stride": "i32",
+                "epsilon": "fp32",
+                "follow": "fp32",
+            },
+            constexprs=_statistics_constants(channels, copies, columns),
+            aligned=("mean_stride", "variance_stride"),
+        )

@@ -1,0 +1,325 @@
+"""Batch normalisation, activation and pooling of a pack on the GPU, backward.
+
+No place of a largest value is stored: both passes find it again. The first sums the gradients of scale and shift,
+which the second needs to make the gradient of what was normalised. Letters of shapes are those of ``triton.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..activation.triton import GELU, activate, gelu, slope
+from ..packs import Pack
+from ..triton_layout import check_part, power_of_two
+from ..triton_variant import Variant
+from .triton import Statistics, parameters
+from .windows import Windows, known_features, known_windows
+
+_TILES = 16  # of a member, added at a time
+
+
+@triton.jit
+def _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST: tl.constexpr):
+    """What is normalised, less its mean."""
+    value = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if ACTIVATION_FIRST:
+        value = activate(value, code)
+    return value - mean
+
+
+@triton.jit
+def _incoming(
+    y_ptr, dout_ptr, at, out_at, mask, mean, scale, beta, code,
+    WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Of each window: the gradient before activation and pooling, the pixel it goes to and that pixel's value.
+
+    The first of several largest pixels counts.
+    """
+    gradient = tl.load(dout_ptr + out_at, mask=mask, other=0.0).to(tl.float32)
+    centred = _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST)
+    winner = tl.zeros(mask.shape, tl.int32)
+    if not ACTIVATION_FIRST:
+        active = centred * scale + beta
+        if POOL > 1:
+            best = active
+            if code == GELU:
+                best = gelu(active)
+            for place in tl.static_range(1, POOL * POOL):
+                value = _value(
+                    y_ptr, at + (place // POOL * (WIDTH * STORED) + place % POOL * STORED), mask, mean, code, False
+                )
+                z = value * scale + beta
+                height = z
+                if code == GELU:
+                    height = gelu(z)
+                wins = (height > best) | (height != height)
+                best, winner = tl.where(wins, height, best), tl.where(wins, place, winner)
+                centred, active = tl.where(wins, value, centred), tl.where(wins, z, active)
+        gradient *= slope(active, code)
+    return gradient, winner, centred
+
+
+@triton.jit
+def sums_kernel(
+    y_ptr, dout_ptr, parts_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride,
+    beta_stride,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
+    OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One tile's sums of the gradient and of the gradient times the standardised value."""
+    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
+    first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
+    if first >= end:
+        return
+    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
+    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
+    OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
+    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)
+    inverse_std = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)
+    scale = inverse_std * tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)
+    beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)
+    window = first + tl.arange(0, ROWS)
+    across, line = window % ACROSS, window // ACROSS
+    image, down = line // DOWN, line % DOWN
+    live = window < end
+    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+        live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+    mask = live[:, None] & there[None, :]
+    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+    out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+    gradient, _, centred = _incoming(
+        y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask, mean[None, :],
+        scale[None, :], beta[None, :], code, WIDTH, STORED, POOL, ACTIVATION_FIRST,
+    )  # fmt: skip
+    at = parts_ptr + (tile.to(tl.int64) * 2 * tl.num_programs(1) + tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(at, tl.sum(gradient, 0))
+    tl.store(at + tl.num_programs(1) * BLOCK, tl.sum(gradient * centred, 0) * inverse_std)
+
+
+@triton.jit
+def total_kernel(
+    parts_ptr, first_ptr, dgamma_ptr, dbeta_ptr, dgamma_stride, dbeta_stride,
+    CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add a member's tiles, in order."""
+    member, channel = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    there = channel < CHANNELS
+    first, end = tl.load(first_ptr + member), tl.load(first_ptr + member + 1)
+    total, aligned = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, end, TILES):
+        tile = start + tl.arange(0, TILES)
+        mask = (tile < end)[:, None] & there[None, :]
+        at = parts_ptr + tile.to(tl.int64)[:, None] * (2 * COLUMNS) + channel[None, :]
+        total += tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+        aligned += tl.sum(tl.load(at + COLUMNS, mask=mask, other=0.0), 0)
+    tl.store(dbeta_ptr + member * dbeta_stride + channel, total, mask=there)
+    tl.store(dgamma_ptr + member * dgamma_stride + channel, aligned, mask=there)
+
+
+@triton.jit
+def gradient_kernel(
+    y_ptr, dout_ptr, dy_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, dgamma_ptr, dbeta_ptr, code_ptr,
+    row_offset_ptr, tile_ptr, gamma_stride, beta_stride, dgamma_stride, dbeta_stride,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
+    MARGIN: tl.constexpr, OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One tile of windows: the gradient of all their pixels."""
+    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
+    first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
+    if first >= end:
+        return
+    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
+    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
+    PITCH: tl.constexpr = (WIDTH + 2 * MARGIN) * STORED
+    OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
+    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    mean, scale, beta = 0.0, 1.0, 0.0
+    if NORM:
+        images = tl.load(row_offset_ptr + member + 1) - tl.load(row_offset_ptr + member)
+        share = 1.0 / (images.to(tl.float32) * (HEIGHT * WIDTH))
+        mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
+        inverse_std = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
+        scale = tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)[None, :] * inverse_std
+        beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)[None, :]
+        level = tl.load(dbeta_ptr + member * dbeta_stride + channel, mask=there, other=0.0)[None, :] * share
+        tilt = tl.load(dgamma_ptr + member * dgamma_stride + channel, mask=there, other=0.0)[None, :]
+        tilt = tilt * inverse_std * share
+    window = first + tl.arange(0, ROWS)
+    across, line = window % ACROSS, window // ACROSS
+    image, down = line // DOWN, line % DOWN
+    live = window < end
+    whole = live
+    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+        whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+    out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+    to_row = (image * HEIGHT + down * POOL).to(tl.int64) * PITCH + (across * POOL + MARGIN) * STORED
+    gradient, winner, _ = _incoming(
+        y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
+        whole[:, None] & there[None, :], mean, scale, beta, code, WIDTH, STORED, POOL, ACTIVATION_FIRST,
+    )  # fmt: skip
+    for place in tl.static_range(POOL * POOL):
+        inside = live
+        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+            inside = inside & (down * POOL + place // POOL < HEIGHT) & (across * POOL + place % POOL < WIDTH)
+        mask = inside[:, None] & there[None, :]
+        made = tl.where(winner == place, gradient, 0.0)
+        at = row[:, None] + (place // POOL * (WIDTH * STORED) + place % POOL * STORED) + channel[None, :]
+        if NORM:
+            centred = _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST)
+            made = scale * (made - level - tilt * centred)
+        if ACTIVATION_FIRST:
+            made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code)
+        to = to_row[:, None] + (place // POOL * PITCH + place % POOL * STORED) + channel[None, :]
+        mask = inside[:, None] & (channel < STORED)[None, :]
+        tl.store(dy_ptr + to, made.to(dy_ptr.dtype.element_ty), mask=mask)
+
+
+def normalise_gradient(
+    y: Tensor, dout: Tensor, dy: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
+    gamma: Tensor | None = None, beta: Tensor | None = None, dgamma: Tensor | None = None,
+    dbeta: Tensor | None = None, pool: int = 1, activation_first: bool = False,
+) -> None:  # fmt: skip
+    """The gradients of ``normalise``, by the batch's own statistics.
+
+    Args:
+        y: what was normalised, bfloat16 or float32 [R, H, W, C'], or [R, C'].
+        dout: the gradient of what came out, as ``y`` [R, H // pool, W // pool + 2 M, C'], or [R, C'].
+        dy: what is made, as ``y`` [R, H, W + 2 M', C'], or [R, C']; its margins are left as they are, channels
+            that are only stored become 0.
+        codes: of the members' activations, int32 [P].
+        pack: which images belong to whom.
+        statistics: of the batch; None if nothing was normalised.
+        gamma: scale, float32 [P, C], which may be a part of the members' vectors.
+        beta: shift, as ``gamma``.
+        dgamma: what is made, as ``gamma``; 0 for a member without images.
+        dbeta: as ``dgamma``.
+        pool: side of the windows whose largest value was kept.
+        activation_first: whether the activation came before the normalisation.
+
+    Raises:
+        ValueError: tensors do not fit together.
+    """
+    if activation_first and pool > 1:
+        raise ValueError(f"`pool` (={pool}) must be 1 where the activation comes first")
+    mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
+    windows = Windows.of(y, dout, channels=channels, pool=pool, images=pack.images, gradient=dy)
+    tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
+    dscale, dshift = mean, mean  # never read nor written if nothing was normalised
+    if statistics is not None:
+        if dgamma is None or dbeta is None:
+            raise ValueError("`statistics` need `dgamma` and `dbeta`")
+        for name, part in (("dgamma", dgamma), ("dbeta", dbeta)):
+            check_part(name, part, (pack.members, channels))
+        dscale, dshift = dgamma, dbeta
+        parts = torch.empty(len(tiles), 2, windows.columns, dtype=torch.float32, device=y.device)
+        sums_kernel[(len(tiles), windows.blocks)](
+            y, dout, parts, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
+            **_sums_constants(windows, activation_first),
+        )  # fmt: skip
+        constants = _total_constants(channels, windows.columns)
+        total_kernel[(pack.members, triton.cdiv(channels, constants["BLOCK"]))](
+            parts, tiles.first, dscale, dshift, dscale.stride(0), dshift.stride(0), **constants
+        )
+    gradient_kernel[(len(tiles), windows.blocks)](
+        y, dout, dy, mean, inverse_std, scale, shift, dscale, dshift, codes, pack.row_offsets, tiles.table,
+        scale.stride(0), shift.stride(0), dscale.stride(0), dshift.stride(0),
+        **_gradient_constants(windows, statistics is not None, activation_first),
+    )  # fmt: skip
+
+
+def _sums_constants(windows: Windows, activation_first: bool) -> dict[str, Any]:
+    return {**windows.constants(), "OUT_MARGIN": windows.out_margin, "ACTIVATION_FIRST": activation_first}
+
+
+def _total_constants(channels: int, columns: int) -> dict[str, Any]:
+    return {
+        "CHANNELS": channels,
+        "COLUMNS": columns,
+        "TILES": _TILES,
+        "BLOCK": power_of_two(min(channels, 64)),
+    }
+
+
+def _gradient_constants(windows: Windows, norm: bool, activation_first: bool) -> dict[str, Any]:
+    return {**_sums_constants(windows, activation_first), "MARGIN": windows.margin, "NORM": norm}
+
+
+_VECTORS = ("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr")
+_STRIDES = ("gamma_stride", "beta_stride")
+_GRADIENT_STRIDES = ("dgamma_stride", "dbeta_stride")
+
+
+def variants() -> Iterator[Variant]:
+    """Every form that the presets can ask for."""
+    cases = [(name, windows, False) for name, windows in known_windows(gradient=True)]
+    for features in known_features():
+        cases.append(
+            (f"features-{features}", Windows(height=1, width=1, channels=features, stored=features), True)
+        )
+        yield _total_variant(cases[-1][1])
+    for channels in (4, 8, 12, 16, 24, 32, 48):
+        if channels not in known_features():
+            yield _total_variant(Windows(height=1, width=1, channels=channels, stored=channels))
+    for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
+        for name, windows, activation_first in cases:
+            yield from _variants(f"{name}-{precision}", pointer, windows, activation_first)
+
+
+def _total_variant(windows: Windows) -> Variant:
+    return Variant(
+        kernel=total_kernel,
+        name=f"total-{windows.channels}",
+        signature={
+            "parts_ptr": "*fp32",
+            "first_ptr": "*i32",
+            "dgamma_ptr": "*fp32",
+            "dbeta_ptr": "*fp32",
+            **dict.fromkeys(_GRADIENT_STRIDES, "i32"),
+        },
+        constexprs=_total_constants(windows.channels, windows.columns),
+        aligned=_GRADIENT_STRIDES,
+    )
+
+
+def _variants(name: str, pointer: str, windows: Windows, activation_first: bool) -> Iterator[Variant]:
+    if windows.margin in (0, 1):  # it makes no difference to the sums
+        yield Variant(
+            kernel=sums_kernel,
+            name=f"sums-{name}",
+            signature={
+                "y_ptr": pointer,
+                "dout_ptr": pointer,
+                "parts_ptr": "*fp32",
+                **dict.fromkeys(_VECTORS, "*fp32"),
+                "code_ptr": "*i32",
+                "tile_ptr": "*i32",
+                **dict.fromkeys(_STRIDES, "i32"),
+            },
+            constexprs=_sums_constants(windows, activation_first),
+            aligned=_STRIDES,
+        )
+    for norm in (False, True):
+        yield Variant(
+            kernel=gradient_kernel,
+            name=f"{'normal' if norm else 'active'}-gradient-{name}",
+            signature={
+                **dict.fromkeys(("y_ptr", "dout_ptr", "dy_ptr"), pointer),
+                **dict.fromkeys((*_VECTORS, "dgamma_ptr", "dbeta_ptr"), "*fp32"),
+                **dict.fromkeys(("code_ptr", "row_offset_ptr", "tile_ptr"), "*i32"),
+                **dict.fromkeys((*_STRIDES, *_GRADIENT_STRIDES), "i32"),
+            },
+            constexprs=_gradient_constants(windows, norm, activation_first),
+            aligned=(*_STRIDES, *_GRADIENT_STRIDES),
+        )

@@ -1,0 +1,241 @@
+"""The CUDA backend against the reference in float64: packs of members that differ in all but their architecture.
+
+Without a GPU the kernels run in Triton's interpreter, in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from wse.engine.nets import Layout, initial_weights
+from wse.engine.nets.families import FAMILIES
+from wse.engine.train import EvaluationRequest, Interrupted, ReferenceBackend
+from wse.engine.train.cuda import CudaBackend
+
+SEED = 2**63 + 3
+NWS = {"filter_size": 3, "depth_conv": 3, "width_conv": 2, "depth_fc": 1, "width_fc": 8, "batch_norm": True}
+SMALL = {"filter_size": 3, "depth_conv": 2, "width_conv": 4, "batch_norm": False}
+
+# What members of a pack differ in.
+DIFFERENCES: list[dict[str, Any]] = [
+    {"optimizer": "adam", "batch_size": 5, "activation": "relu", "augmentation": True, "dropout": 0.5},
+    {"optimizer": "sgd", "batch_size": 3, "activation": "tanh", "l2": 0.01, "dropout": 0.0},
+    {"optimizer": "momentum", "batch_size": 4, "activation": "elu", "weight_decay": 0.1, "train_fraction": 0.3},
+    {"optimizer": "rmsprop", "batch_size": 2, "activation": "sigmoid", "learning_rate_schedule": "cosine"},
+]
+
+# NumPy warns of exponentials in the interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(scope="module")
+def context(tiny_space, context_of):
+    return context_of(tiny_space(), seed=SEED)
+
+
+def architecture_of(family: str = "nws", **changes: Any):
+    return FAMILIES[family].build(**({"nws": NWS, "small-cnn": SMALL}[family] | changes))
+
+
+def members_of(tiny_space, differences=DIFFERENCES, **common: Any):
+    made = tiny_space().members(SEED, range(len(differences)))
+    plain = {"augmentation": False, "learning_rate": 0.01, "learning_rate_schedule": "constant", "epochs": 3}
+    return [
+        dataclasses.replace(member, setup=msgspec.structs.replace(member.setup, **(plain | different | common)))
+        for member, different in zip(made, differences, strict=True)
+    ]
+
+
+def weights_of(architecture, member: int):
+    """With biases, shifts and moving statistics that matter."""
+    layout = Layout(architecture)
+    weights = initial_weights(layout, "glorot_uniform", seed=SEED, member=member, gamma_std=0.3)
+    rng = np.random.default_rng(member)
+    for spec in layout.tensors.values():
+        if spec.kind in ("bias", "beta", "moving_mean") and not spec.frozen:
+            weights[spec.offset : spec.stop] = rng.normal(size=spec.size) * 0.1
+    return weights
+
+
+def packed(device, architecture, rows, context, evaluation_images=12):
+    backend = CudaBackend("fp32", device=device, evaluation_images=evaluation_images)
+    return backend.open(architecture, rows, context)
+
+
+def trained(pack, architecture, members, epochs):
+    """Weights and facts of each member's epochs, when each has had as many."""
+    for row, member in enumerate(members):
+        pack.place(row, member, weights_of(architecture, member.id))
+    ends: dict[int, list[Any]] = {row: [] for row in range(len(members))}
+    weights = {}
+    while len(weights) < len(members):
+        for end in pack.advance():
+            ends[end.row].append(end)
+            if len(ends[end.row]) == epochs:
+                weights[end.row] = pack.weights(end.row)
+                pack.release(end.row)
+    return [weights[row] for row in range(len(members))], ends
+
+
+def alone(backend, architecture, member, context, epochs):
+    pack = backend.open(architecture, 1, context)
+    weights, ends = trained(pack, architecture, [member], epochs)
+    return weights[0], ends[0]
+
+
+def compare(device, architecture, members, context, epochs=1):
+    weights, ends = trained(packed(device, architecture, len(members), context), architecture, members, epochs)
+    for row, member in enumerate(members):
+        exact, exact_ends = alone(ReferenceBackend(torch.float64), architecture, member, context, epochs)
+        single, _ = alone(ReferenceBackend(), architecture, member, context, epochs)
+        for end, exact_end in zip(ends[row], exact_ends, strict=True):
+            assert (end.steps, end.images, end.finite) == (exact_end.steps, exact_end.images, exact_end.finite)
+            assert end.loss == pytest.approx(exact_end.loss, rel=1e-4)
+        start = weights_of(architecture, member.id)
+        # By the change that training made: at most ten times the error of PyTorch's float32, or a ten-thousandth.
+        change, error, allowed = (np.linalg.norm(other - exact) for other in (start, weights[row], single))
+        assert change > 0
+        assert error <= max(10 * allowed, 1e-4 * change), (member.setup, error / change, allowed / change)
+
+
+def test_members_of_a_pack_are_the_references(device, tiny_space, context):
+    members = members_of(tiny_space, images_per_epoch=5)
+    compare(device, architecture_of(), members, context)
+
+
+def test_two_epochs_of_several_steps(device, tiny_space, context):
+    members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=8)
+    compare(device, architecture_of("small-cnn"), members, context, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        pytest.param("nws", {"depth_conv": 4, "filter_size": 5, "depth_fc": 2}, id="deeper"),
+        pytest.param("nws", {"batch_norm": False, "width_conv": 3}, id="plain"),
+        pytest.param("small-cnn", {"batch_norm": True, "width_conv": 5, "filter_size": 5}, id="small-normalised"),
+    ],
+)
+def test_other_architectures(device, tiny_space, context, family, changes):
+    differences = [
+        {"optimizer": "sgd", "batch_size": 3, "activation": "gelu", "dropout": 0.3},
+        {"optimizer": "momentum", "batch_size": 2, "activation": "leaky_relu", "dropout": 0.5},
+    ]
+    members = members_of(tiny_space, differences, images_per_epoch=3)
+    compare(device, architecture_of(family, **changes), members, context)
+
+
+def test_rows_are_alike(device, tiny_space, context):
+    """Members that change places have the same bits, and run after run."""
+    architecture = architecture_of("small-cnn")
+    members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=5)
+    weights, _ = trained(packed(device, architecture, 2, context), architecture, members, 1)
+    swapped, _ = trained(packed(device, architecture, 2, context), architecture, members[::-1], 1)
+    for one, other in zip(weights, swapped[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_row_is_refilled_as_if_it_were_new(device, tiny_space, context):
+    """Members of other batch sizes move in one after the other; all end as they do alone."""
+    architecture = architecture_of("small-cnn")
+    differences = [{**DIFFERENCES[0], "batch_size": 4}, DIFFERENCES[3], {**DIFFERENCES[2], "batch_size": 6}]
+    first, second, third = members_of(tiny_space, differences, images_per_epoch=6)
+    pack = packed(device, architecture, 2, context)
+    pack.place(0, first, weights_of(architecture, first.id))
+    pack.place(1, second, weights_of(architecture, second.id))
+    waiting, ended = [third], {}
+    placed = {0: first, 1: second}
+    while placed:
+        for end in pack.advance():
+            member = placed.pop(end.row)
+            ended[member.id] = pack.weights(end.row)
+            pack.release(end.row)
+            if waiting:
+                placed[end.row] = waiting.pop()
+                pack.place(end.row, placed[end.row], weights_of(architecture, placed[end.row].id))
+    for member in (first, second, third):
+        exact, _ = alone(ReferenceBackend(torch.float64), architecture, member, context, 1)
+        change = np.linalg.norm(exact - weights_of(architecture, member.id))
+        assert np.linalg.norm(ended[member.id] - exact) <= 1e-3 * change, member.id
+
+
+def test_a_diverging_member_leaves_the_others_bitwise_unchanged(device, tiny_space, context):
+    architecture = architecture_of("small-cnn")
+    members = members_of(tiny_space, DIFFERENCES[1:3], images_per_epoch=4, batch_size=1)
+    healthy, _ = trained(packed(device, architecture, 2, context), architecture, members, 1)
+    wild_setup = msgspec.structs.replace(members[1].setup, learning_rate=1e30)
+    wild = dataclasses.replace(members[1], setup=wild_setup)
+    weights, ends = trained(packed(device, architecture, 2, context), architecture, [members[0], wild], 1)
+    np.testing.assert_array_equal(weights[0], healthy[0])
+    assert not ends[1][0].finite
+    assert not np.isfinite(weights[1]).all()
+    _, exact_ends = alone(ReferenceBackend(), architecture, wild, context, 1)
+    assert not exact_ends[0].finite
+    assert ends[1][0].images == exact_ends[0].images < 4, "an epoch ends with the step that diverged"
+
+
+@pytest.mark.parametrize("faithful", [False, True], ids=["eval", "faithful"])
+def test_measurements(device, tiny_space, context, faithful):
+    architecture = architecture_of()
+    differences = [{**DIFFERENCES[0], "batch_size": 5}, {**DIFFERENCES[1], "batch_size": 7}]
+    members = members_of(tiny_space, differences)
+    requests = [
+        EvaluationRequest(
+            member=member, weights=weights_of(architecture, member.id), part=part, faithful=faithful and choice
+        )
+        for member, part, choice in (
+            (members[0], "test", True),
+            (members[1], "validation", False),
+            (members[1], "training", True),
+        )
+    ]
+    settings = msgspec.structs.replace(context.settings, training_images=20)
+    splits = {
+        name: dataclasses.replace(split, test=split.test[:17], validation=split.validation[:9])
+        for name, split in context.splits.items()
+    }
+    context = dataclasses.replace(context, settings=settings, splits=splits)
+    got = packed(device, architecture, 1, context).evaluate(requests)
+    exact = ReferenceBackend(torch.float64).open(architecture, 1, context).evaluate(requests)
+    for one, other in zip(got, exact, strict=True):
+        assert one.images == other.images
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.correct == other.correct
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+
+
+def test_evaluation_between_epochs_changes_nothing(device, tiny_space, context):
+    architecture = architecture_of("small-cnn")
+    (member,) = members_of(tiny_space, DIFFERENCES[:1], images_per_epoch=5)
+    weights = weights_of(architecture, member.id)
+    split = context.splits[member.setup.dataset]
+    short = {member.setup.dataset: dataclasses.replace(split, test=split.test[:5])}
+    context = dataclasses.replace(context, splits=short)
+    results = []
+    for measures in (False, True):
+        pack = packed(device, architecture, 1, context)
+        pack.place(0, member, weights)
+        for _ in range(2):
+            pack.advance()
+            if measures:
+                pack.evaluate([EvaluationRequest(member=member, weights=pack.weights(0), part="test")])
+        results.append(pack.weights(0))
+    np.testing.assert_array_equal(*results)
+
+
+def test_it_stops_when_asked(device, tiny_space, context):
+    context = dataclasses.replace(context, should_stop=lambda: True)
+    architecture = architecture_of("small-cnn")
+    (member,) = members_of(tiny_space, DIFFERENCES[:1])
+    pack = packed(device, architecture, 1, context)
+    pack.place(0, member, weights_of(architecture, member.id))
+    with pytest.raises(Interrupted):
+        pack.advance()
+    with pytest.raises(Interrupted):
+        pack.evaluate([EvaluationRequest(member=member, weights=weights_of(architecture, 0), part="test")])

@@ -1,0 +1,97 @@
+"""Kernels compile without a GPU: a sample of all forms, and forms that must be found wanting.
+
+Triton's interpreter and its compiler exclude each other in a process, so these run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wse.kernels.triton_addresses import narrow_addresses
+
+WANTING = """
+import triton, triton.language as tl
+from wse.kernels.triton_check import check_variant
+from wse.kernels.triton_variant import Variant
+
+@triton.jit
+def narrow(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
+    member = tl.load(table_ptr + tl.program_id(1))
+    tl.store(out_ptr + member * D + tl.arange(0, BLOCK), 1.0)
+
+@triton.jit
+def narrow_images(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
+    images = tl.load(table_ptr + tl.program_id(1)) + tl.arange(0, BLOCK)
+    tl.store(out_ptr + images * 96, 1.0)
+
+@triton.jit
+def wide(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
+    member = tl.load(table_ptr + tl.program_id(1)).to(tl.int64)
+    tl.store(out_ptr + member * D + tl.arange(0, BLOCK), 1.0)
+
+def form(kernel, constants=None, **options):
+    signature = {"out_ptr": "*fp32", "table_ptr": "*i32", "D": "i32"}
+    constants = constants or {"BLOCK": 128}
+    return Variant(kernel=kernel, name="form", signature=signature, constexprs=constants, **options)
+
+for variant in (
+    form(narrow), form(narrow_images), form(wide), form(wide, needs_matrix=True), form(wide, {"BLOCK": 100}),
+    form(wide, {"BLOCK": 128, "STRAY": 1}),
+):
+    print("|".join(check_variant(variant, "form", 90).problems))
+"""
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_sample_of_all_forms_compiles() -> None:
+    done = run("-m", "wse.kernels.triton_check", "--jobs", "1", "--sample", "131")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.splitlines()[-1].split()[0]) > 15
+
+
+def test_wanting_forms_are_found(tmp_path) -> None:
+    script = tmp_path / "wanting.py"  # a kernel's source is read from its file
+    script.write_text(WANTING)
+    done = run(str(script))
+    assert done.returncode == 0, done.stderr
+    narrow, images, wide, matrix, block, stray = done.stdout.splitlines()
+    assert narrow.startswith("an address of 32 bits")
+    assert images.startswith("an address of 32 bits")
+    assert wide == ""
+    assert matrix == "no matrix instructions"
+    assert block != ""  # not a power of two
+    assert "name every argument once" in stray
+
+
+def test_the_interpreter_is_refused() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "wse.kernels.triton_check", "optim"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert "TRITON_INTERPRET is set" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("factor", "suspicious"),
+    [
+        pytest.param("arith.constant dense<7> : tensor<64xi32>", False, id="small"),
+        pytest.param("arith.constant dense<96> : tensor<64xi32>", True, id="large"),
+    ],
+)
+def test_products_of_what_a_table_says(factor, suspicious) -> None:
+    ttir = f"""
+    %c = {factor} loc(#loc)
+    %m = tt.load %p : tensor<64x!tt.ptr<i32>> loc(#loc1)
+    %r = arith.muli %m, %c : tensor<64xi32> loc(#loc2)
+    %a = tt.addptr %q, %r : tensor<64x!tt.ptr<f32>>, tensor<64xi32> loc(#loc3)
+    """
+    assert bool(list(narrow_addresses(ttir))) == suspicious
