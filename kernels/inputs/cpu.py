@@ -77,8 +77,6 @@ def input_tiles(
     if augmented:
         address = (seed, member, epoch, first_sample)
         _augmented_tiles(images, indices, tiles, layout, grey, black, span, address)
-    elif images.shape[3] == 1:
-        _plane_tiles(images, indices, tiles, layout, grey, black, span)
     else:
         _plain_tiles(images, indices, tiles, layout, grey, black, span)
     _clear_unused_lanes(tiles, layout, len(indices), 1 if grey else 3, images.shape[1], images.shape[2])
@@ -98,13 +96,17 @@ def _plain_tiles(
     _, height, width, channels = images.shape
     size = width * V
     row_bytes = np.empty(channels * size, np.uint8)
-    red, green, blue = row_bytes[:size], row_bytes[size : 2 * size], row_bytes[2 * size :]
+    last = channels - 1  # 2, or 0 where one channel stands for all three
+    red, green, blue = row_bytes[:size], row_bytes[last // 2 * size :][:size], row_bytes[last * size :]
     beginnings = np.empty(V, np.int64)
     for first in range(0, len(indices), V):
         for lane in range(V):  # unused lanes repeat the last image
             beginnings[lane] = indices[min(first + lane, len(indices) - 1)] * (height * width * channels)
         for y in range(height):
-            colour_row_to_lanes(row_bytes, images, beginnings, y, V)
+            if channels == 1:
+                plane_row_to_lanes(row_bytes, 0, images, beginnings, y * width, width, V)
+            else:
+                colour_row_to_lanes(row_bytes, images, beginnings, y, V)
             start = offset + first // V * group_stride + y * row_stride
             if grey:
                 out = tiles[start : start + size]
@@ -112,42 +114,8 @@ def _plain_tiles(
                     luma = _RED * _unit(red[i]) + _GREEN * _unit(green[i]) + _BLUE * _unit(blue[i])
                     out[i] = black + span * luma
             else:
-                for channel in range(channels):
-                    row = row_bytes[channel * size : (channel + 1) * size]
-                    out = tiles[start + channel * channel_stride : start + channel * channel_stride + size]
-                    for i in range(size):
-                        out[i] = black + span * _unit(row[i])
-
-
-@njit(nogil=True, error_model="numpy")
-def _plane_tiles(
-    planes: Images,
-    indices: Indices,
-    tiles: Tiles,
-    layout: Layout,
-    grey: bool,
-    black: np.float32,
-    span: np.float32,
-) -> None:
-    """As ``_plain_tiles`` for images without colour, given by one channel."""
-    offset, group_stride, channel_stride, row_stride, V = layout
-    _, height, width, _ = planes.shape
-    size = width * V
-    row = np.empty(size, np.uint8)
-    beginnings = np.empty(V, np.int64)
-    for first in range(0, len(indices), V):
-        for lane in range(V):  # unused lanes repeat the last image
-            beginnings[lane] = indices[min(first + lane, len(indices) - 1)] * (height * width)
-        for y in range(height):
-            plane_row_to_lanes(row, 0, planes, beginnings, y * width, width, V)
-            start = offset + first // V * group_stride + y * row_stride
-            if grey:
-                out = tiles[start : start + size]
-                for i in range(size):
-                    luma = _RED * _unit(row[i]) + _GREEN * _unit(row[i]) + _BLUE * _unit(row[i])
-                    out[i] = black + span * luma
-            else:
                 for channel in range(3):
+                    row = row_bytes[min(channel, last) * size :][:size]
                     out = tiles[start + channel * channel_stride : start + channel * channel_stride + size]
                     for i in range(size):
                         out[i] = black + span * _unit(row[i])
