@@ -119,6 +119,7 @@ def test_two_epochs_of_several_steps(device, tiny_space, context):
     ("family", "changes"),
     [
         pytest.param("nws", {"depth_conv": 4, "filter_size": 5, "depth_fc": 2}, id="deeper"),
+        pytest.param("nws", {"filter_size": 5, "width_conv": 8, "depth_fc": 2, "width_fc": 128}, id="nws-fixed"),
         pytest.param("nws", {"batch_norm": False, "width_conv": 3}, id="plain"),
         pytest.param("small-cnn", {"batch_norm": True, "width_conv": 5, "filter_size": 5}, id="small-normalised"),
     ],
