@@ -199,7 +199,7 @@ def gradient_product(shape: ConvShape, tiling: Tiling) -> Product:
 # (source channels, target channels) -> (S, chunk) for filters 3, 5 and 7, where it is not what follows from sizes.
 _CHOSEN: dict[tuple[int, int], dict[int, tuple[int, int]]] = {
     (4, 4): {3: (8, 16), 5: (8, 16), 7: (8, 64)},
-    (4, 8): {3: (8, 16), 5: (8, 16), 7: (8, 64)},
+    (4, 8): {3: (8, 16), 5: (8, 16), 7: (8, 32)},
     (8, 4): {3: (8, 16), 5: (8, 32), 7: (8, 16)},
     (8, 8): {3: (8, 16), 5: (8, 32), 7: (8, 16)},
     (8, 16): {3: (4, 16), 5: (4, 64), 7: (4, 16)},
