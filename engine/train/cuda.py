@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wse.kernels.optim.triton import initial_mean_square
+from wse.kernels.packs import LARGEST_ITEM
 
 from ..errors import UsageError
 from ..nets import Architecture, Layout
@@ -69,11 +70,13 @@ class CudaBackend:
             return len(members)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self._device)
-        an_image = Network(architecture, 1, _DTYPES[self.precision], "meta").bytes
-        a_row = 4 * 4 * ArenaLayout(Layout(architecture)).size
-        batches = np.sort([member.setup.batch_size for member in members])[::-1]
-        needed = np.cumsum(a_row + an_image * batches) + an_image * self._evaluation_images
-        return max(int(np.searchsorted(needed, _MEMORY_SHARE * free)), 1)
+        return rows_that_fit(
+            architecture,
+            [member.setup.batch_size for member in members],
+            _DTYPES[self.precision],
+            bytes_free=int(_MEMORY_SHARE * free),
+            evaluation_images=self._evaluation_images,
+        )
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> CudaPack:
         """A pack whose rows train side by side.
@@ -93,6 +96,32 @@ class CudaBackend:
             dtype=_DTYPES[self.precision],
             evaluation_images=self._evaluation_images,
         )
+
+
+def rows_that_fit(
+    architecture: Architecture,
+    batches: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    bytes_free: int,
+    evaluation_images: int,
+) -> int:
+    """How many members can train side by side, whichever of them come together; at least 1.
+
+    Args:
+        architecture: what they share.
+        batches: the members' batch sizes.
+        dtype: of values and products.
+        bytes_free: on the device.
+        evaluation_images: there is room for at least so many images.
+    """
+    an_image = Network(architecture, 1, dtype, "meta").bytes
+    a_row = 4 * 4 * ArenaLayout(Layout(architecture)).size  # weights, gradient, two states
+    images = np.cumsum(np.sort(batches)[::-1])
+    rows = np.arange(1, len(batches) + 1)
+    fits = a_row * rows + an_image * np.maximum(images, evaluation_images) <= bytes_free
+    fits &= images <= LARGEST_ITEM // architecture.input.size**2  # pixels are counted in 32 bits
+    return max(int(fits.sum()), 1)
 
 
 class CudaPack:

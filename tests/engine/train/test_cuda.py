@@ -16,7 +16,8 @@ import torch
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.nets.families import FAMILIES
 from wse.engine.train import EvaluationRequest, Interrupted, ReferenceBackend
-from wse.engine.train.cuda import CudaBackend
+from wse.engine.train.cuda import CudaBackend, rows_that_fit
+from wse.engine.train.cuda_network import Network
 
 SEED = 2**63 + 3
 NWS = {"filter_size": 3, "depth_conv": 3, "width_conv": 2, "depth_fc": 1, "width_fc": 8, "batch_norm": True}
@@ -118,6 +119,7 @@ def test_two_epochs_of_several_steps(device, tiny_space, context):
     ("family", "changes"),
     [
         pytest.param("nws", {"depth_conv": 4, "filter_size": 5, "depth_fc": 2}, id="deeper"),
+        pytest.param("nws", {"filter_size": 5, "width_conv": 8, "depth_fc": 2, "width_fc": 128}, id="nws-fixed"),
         pytest.param("nws", {"batch_norm": False, "width_conv": 3}, id="plain"),
         pytest.param("small-cnn", {"batch_norm": True, "width_conv": 5, "filter_size": 5}, id="small-normalised"),
     ],
@@ -129,6 +131,19 @@ def test_other_architectures(device, tiny_space, context, family, changes):
     ]
     members = members_of(tiny_space, differences, images_per_epoch=3)
     compare(device, architecture_of(family, **changes), members, context)
+
+
+def test_rows_that_fit_a_memory():
+    architecture = architecture_of()
+    options = {"dtype": torch.bfloat16, "evaluation_images": 100}
+    an_image = Network(architecture, 1, torch.bfloat16, "meta").bytes
+    assert rows_that_fit(architecture, [64] * 9, bytes_free=10**12, **options) == 9
+    assert rows_that_fit(architecture, [64] * 9, bytes_free=10, **options) == 1
+    # The largest batches may come together.
+    few = rows_that_fit(architecture, [8, 64, 512, 8], bytes_free=580 * an_image, **options)
+    assert few == 2
+    # Pixels are counted in 32 bits.
+    assert rows_that_fit(architecture, [65536] * 99, bytes_free=10**15, **options) == 31
 
 
 def test_rows_are_alike(device, tiny_space, context):
