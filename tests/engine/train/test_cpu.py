@@ -222,6 +222,23 @@ def test_every_step_of_an_optimizer_is_the_references(optimizer, form, tiny_spac
         judge.check(pack._packing.unpack(pack._desk.gradient), pack.weights(0), steps)
 
 
+@pytest.mark.parametrize("batch_size", [20, 32], ids=["whole", "slices"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"preset": "small-cnn", "width_conv": 5, "depth_conv": 3},  # strided input gradients end in derivatives
+        {"preset": "small-cnn", "width_conv": 4, "depth_conv": 2, "filter_size": 5},  # those go the general way
+        {"preset": "nws-main", "width_conv": 4, "depth_conv": 5},
+    ],
+    ids=["small-cnn", "small-cnn k5", "nws"],
+)
+def test_one_step_without_normalisation(shape, activation, batch_size, tiny_space, context_of) -> None:
+    check_step(tiny_space, context_of, activation=activation, optimizer="sgd", dropout=0.5, batch_norm=False,
+                         batch_size=batch_size, images_per_epoch=batch_size, augmentation=False,
+                         **shape)  # fmt: skip
+
+
 @pytest.mark.parametrize("preset", ["nws-main", "small-cnn"])
 def test_two_epochs_stay_near_float64(preset, tiny_space, context_of) -> None:
     member, context, weights = prepared(
