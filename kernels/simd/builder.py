@@ -205,10 +205,6 @@ class Builder:
         """Left == right, a mask; false where one is NaN."""
         return self.ir.fcmp_ordered("==", left, right)
 
-    def both(self, left: Value, right: Value) -> Value:
-        """A mask that is set where two are."""
-        return self.ir.and_(left, right)
-
     def select(self, mask: Value, yes: Value, no: Value) -> Value:
         """``yes`` where the mask is set, else ``no``."""
         return self.ir.select(mask, yes, no)
