@@ -14,6 +14,7 @@ from .format import (
     Timing,
     read_manifest,
 )
+from .items import Items
 from .plan import ShardPlan, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "Dtype",
     "ImageSetEntry",
+    "Items",
     "Manifest",
     "MemberResult",
     "Shard",

@@ -21,6 +21,7 @@ from ..errors import UsageError, WseError
 from ..nets import Layout
 from .format import SHARD_FOLDER, Manifest, ShardEntry, read_manifest
 from .integrity import damaged
+from .items import Items
 from .journal import Journal
 from .shards import Float32, Shard
 from .tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, members_schema, numbers, read_table, snapshots_schema
@@ -137,6 +138,12 @@ class Zoo:
             )
         return ZooMember(self, self.members.slice(row, 1).to_pylist()[0])
 
+    def items(
+        self, *, snapshots: str | Sequence[int] | None = None, members: Sequence[int] | None = None
+    ) -> Items:
+        """Chosen snapshots of chosen members: see ``Items``."""
+        return Items(self, snapshots=snapshots, members=members)
+
     def slices(
         self,
         part: str,
@@ -150,7 +157,8 @@ class Zoo:
         """Random consecutive values of a part of every network, as a torch data set: see ``SliceDataset``."""
         from .slices import SliceDataset
 
-        return SliceDataset(self, part, length, target=target, snapshots=snapshots, members=members, seed=seed)
+        items = self.items(snapshots=snapshots, members=members)
+        return SliceDataset(items, part, length, target=target, seed=seed)
 
     def verify(self) -> list[str]:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""
