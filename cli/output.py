@@ -27,6 +27,27 @@ def seconds_text(seconds: float) -> str:
     return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value)
 
 
+def seconds_of(text: str) -> float:
+    """Read a time: 90s, 10m, 2h, 1h30m; a bare number counts seconds.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    import re
+
+    from wse.engine.errors import UsageError
+
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+        if found
+        else 0
+    )
+    if seconds <= 0:
+        raise UsageError(f"{text!r} is no time: write 90s, 10m, 2h or 1h30m")
+    return seconds
+
+
 def count_text(value: float) -> str:
     """12345678 -> "12.3 M"."""
     for unit in ("", " k", " M", " G", " T", " P"):

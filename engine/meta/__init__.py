@@ -1,5 +1,8 @@
 """Meta-classifiers: what can be read from weights, how much, where and when."""
 
+from .models import MODELS, Making, ModelSpec
+from .options import StudyOptions, pick_device
+from .reading import SliceSpec
 from .results import (
     Confusion,
     Fit,
@@ -13,23 +16,34 @@ from .results import (
     read_study,
     write_study,
 )
+from .splits import Condition
+from .study import Studying, run_study
 from .targets import Kind, Target, kinds_of, open_questions, target_of
 
 __all__ = [
+    "MODELS",
+    "Condition",
     "Confusion",
     "Fit",
     "Interval",
     "Kind",
+    "Making",
     "Map",
+    "ModelSpec",
     "Question",
     "Score",
+    "SliceSpec",
     "Study",
+    "StudyOptions",
+    "Studying",
     "Target",
     "find_studies",
     "kinds_of",
     "main_metric",
     "open_questions",
+    "pick_device",
     "read_study",
+    "run_study",
     "target_of",
     "write_study",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -44,6 +44,11 @@ class Target:
     def only(self, chosen: NDArray[Any]) -> Target:
         """The same question for some of the items: a mask [N] bool, or indices."""
         return replace(self, values=self.values[chosen], present=self.present[chosen])
+
+    def joined(self, parts: Sequence[Target]) -> Target:
+        """The same question for several sets of items, one after the other."""
+        values, present = ([getattr(part, name) for part in parts] for name in ("values", "present"))
+        return replace(self, values=np.concatenate(values), present=np.concatenate(present))
 
 
 def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = False) -> Target:
@@ -90,6 +95,22 @@ def _classes(name: str, raw: list[Any], present: NDArray[np.bool_]) -> Target:
 
 def _text(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def shuffled(target: Target, members: NDArray[np.int64], seed: int) -> Target:
+    """Each member with the answers of another one, drawn at random: nothing is left to be read.
+
+    Args:
+        target: of all items [N].
+        members: the id of each item's member [N], ascending.
+        seed: of the draw.
+    """
+    ids, first, counts = np.unique(members, return_index=True, return_counts=True)
+    other = np.random.default_rng(seed).permutation(len(ids))
+    owner = np.searchsorted(ids, members)
+    # The other member's item at the same place, or its last one.
+    place = np.minimum(np.arange(len(members)) - first[owner], counts[other[owner]] - 1)
+    return target.only(first[other[owner]] + place)
 
 
 def open_questions(zoo: Zoo) -> tuple[str, ...]:

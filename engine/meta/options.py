@@ -1,0 +1,119 @@
+"""What a study is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UsageError
+from .models import MODELS, ModelSpec
+from .reading import SliceSpec
+from .splits import Condition
+from .targets import Kind
+
+# Fitted where no model is named: cheap ones, and one that reads weights in their order.
+DEFAULT_MODELS = ("majority", "setup", "statistics-linear", "statistics-svm", "statistics-boost", "light-cnn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What to read from which weights, by which models, and how to judge it.
+
+    Attributes:
+        zoo: folder of the zoo.
+        what: which values are read.
+        targets: names of columns; empty: every property that varies, and the outcomes.
+        models: names; empty: ``DEFAULT_MODELS``.
+        snapshots: which snapshots are read, as text: see ``parse_snapshots``.
+        test_snapshots: other ones to test on; None: the same.
+        where: only members for which all of these hold.
+        holdout: whom to test on; None: members drawn at random.
+        seeds: how many splits, each with models of its own.
+        deep_seeds: of these, how many also for models that are trained by gradient descent.
+        seed: the first seed; the others follow it.
+        kinds: target -> classification or regression, where it is not to follow from the column.
+        logs: targets that are predicted as logarithms.
+        statistics: whether moving averages of batch normalisation are read.
+        normalize: how values are normalised: see ``SliceDataset``.
+        layers: also read each layer by itself.
+        maps: also draw where a property shows, and when.
+        permuted: also test on networks whose neurons are permuted.
+        shuffled: give members each other's answers: whatever is read then is chance, or a leak.
+        budget_seconds: what the whole study may take; None: no limit.
+        device: that deep models run on.
+
+    Raises:
+        UsageError: a model does not exist, or a number is too small.
+    """
+
+    zoo: Path
+    what: SliceSpec
+    targets: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    snapshots: str = "last"
+    test_snapshots: str | None = None
+    where: tuple[Condition, ...] = ()
+    holdout: Condition | None = None
+    seeds: int = 3
+    deep_seeds: int = 1
+    seed: int = 0
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    logs: frozenset[str] = frozenset()
+    statistics: bool = False
+    normalize: str = "none"
+    layers: bool = False
+    maps: bool = False
+    permuted: bool = False
+    shuffled: bool = False
+    budget_seconds: float | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.models) - MODELS.keys())
+        if unknown:
+            raise UsageError(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}, or all")
+        for name in ("seeds", "deep_seeds"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+
+    def specs(self) -> list[ModelSpec]:
+        """The models to fit, cheap ones first."""
+        names = self.models or DEFAULT_MODELS
+        specs = [MODELS[name] for name in MODELS if name in names]
+        return sorted(specs, key=lambda spec: spec.deep)
+
+    @property
+    def name(self) -> str:
+        """A name for a folder: what is read, and what sets the study apart from a plain one."""
+        parts = [str(self.what).replace(":", "-")]
+        if self.snapshots != "last":
+            parts.append(f"snapshots-{self.snapshots}".replace(":", "to").replace(",", "-"))
+        if self.test_snapshots is not None:
+            parts.append(f"tested-{self.test_snapshots}".replace(":", "to").replace(",", "-"))
+        if self.normalize != "none":
+            parts.append(self.normalize)
+        parts += [_slug(condition) for condition in self.where]
+        if self.holdout is not None:
+            parts.append("without-" + _slug(self.holdout))
+        return "_".join([*parts, *(["shuffled"] if self.shuffled else [])])
+
+
+def _slug(condition: Condition) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", str(condition))
+
+
+def pick_device(name: str) -> str:
+    """``auto``: a GPU if PyTorch sees one, else the processor.
+
+    Raises:
+        UsageError: the name is unknown, or there is no GPU.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {name}: use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no NVIDIA GPU; use --device cpu")
+    return "cuda" if torch.cuda.is_available() and name != "cpu" else "cpu"
