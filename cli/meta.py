@@ -178,13 +178,20 @@ _METRICS = {
 
 def _print_question(question: Question, scores: Sequence[Score]) -> None:
     names = _METRICS[question.kind]
-    about = f"{len(question.classes)} classes, chance {percent_text(1 / len(question.classes))}"
-    title = f"{question.name} ({about if question.classes else 'regression'}{', log' if question.log else ''})"
+    about = ", ".join(_about(question))
+    title = f"{question.name} ({about})"
     typer.echo(f"\n{title:<46}" + "".join(f"{name.replace('_', ' '):>18}" for name in names))
     for score in scores:
         first, *others = (score.metrics.get(name) for name in names)
         figures = f"{_with_interval(first):>28}" + "".join(f"{_figure(other):>18}" for other in others)
         typer.echo(f"  {score.model:<34}{figures}")
+
+
+def _about(question: Question) -> list[str]:
+    if question.kind == "regression":
+        return ["regression", *(["log"] if question.log else [])]
+    count = len(question.classes)
+    return [f"{count} classes", f"chance {percent_text(1 / count)}"]
 
 
 def _print_view(question: Question, view: str, scores: Sequence[Score]) -> None:

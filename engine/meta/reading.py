@@ -129,6 +129,8 @@ class Reading:
                 yield self.statistics.values[chosen]
             case "values":
                 yield self.values[chosen]
+            case "slices":
+                yield self.slices.only(chosen)
             case "networks":
                 yield self.items.only(chosen)
 

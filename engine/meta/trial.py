@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from .judging import Predictions
 from .models import Making, ModelSpec, Reads
@@ -34,7 +37,10 @@ def fit(spec: ModelSpec, making: Making, reading: Reading, target: Target, chose
     estimator = spec.make(making)
     if spec.deep:
         return estimator.fit(X, answers, groups=np.repeat(reading.items.members[chosen], repeats))
-    return estimator.fit(X, answers)
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # How long solvers may go on is a choice (`shallow.py`), and tables are too small for several threads.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(X, answers)
 
 
 def predict(estimator: Any, reads: Reads, reading: Reading, target: Target, chosen: Indices) -> Predictions:

@@ -76,9 +76,9 @@ def _svm(making: Making) -> Any:
     from sklearn.svm import LinearSVC, LinearSVR
 
     if making.kind == "regression":
-        svm = LinearSVR(C=0.3, epsilon=0.0, max_iter=20000, dual="auto", random_state=making.seed)
+        svm = LinearSVR(C=0.3, epsilon=0.0, max_iter=3000, dual="auto", random_state=making.seed)
         return _ranked(_scaled_target(svm))
-    return _ranked(LinearSVC(C=0.03, max_iter=20000, dual="auto", random_state=making.seed))
+    return _ranked(LinearSVC(C=0.03, max_iter=3000, dual="auto", random_state=making.seed))
 
 
 def _mlp(making: Making) -> Any:
