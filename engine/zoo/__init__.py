@@ -15,6 +15,7 @@ from .format import (
     read_manifest,
 )
 from .items import Items
+from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
@@ -31,6 +32,7 @@ __all__ = [
     "Items",
     "Manifest",
     "MemberResult",
+    "Positions",
     "Shard",
     "ShardEntry",
     "ShardPlan",
@@ -42,6 +44,7 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "fit_positions",
     "plan_shards",
     "read_manifest",
     "remove_zoo",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..nets import Layout
 from .integrity import damaged
-from .shards import Float32
+from .shards import Float32, Shard
 from .tables import CONFIG, numbers
 
 if TYPE_CHECKING:
@@ -82,11 +82,15 @@ class Items:
         Raises:
             WseError: a shard is missing or damaged.
         """
-        shard = self.zoo.shard(self._files[self._shard[index]])
-        row, member, snapshot = int(self._shard_row[index]), self.members[index], int(self.snapshots[index])
-        if row >= len(shard.members) or shard.members[row] != member or snapshot >= shard.snapshots[row]:
-            raise damaged(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
-        return shard.read(row, snapshot, start, stop)
+        return self._of(index, lambda shard, row, snapshot: shard.read(row, snapshot, start, stop))
+
+    def stored(self, index: int) -> NDArray[Any]:
+        """The weights of an item as they stand in the file, a read-only view [D]; bfloat16 as uint16.
+
+        Raises:
+            WseError: a shard is missing or damaged.
+        """
+        return self._of(index, Shard.stored)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """What is known of each item: [N], with nulls where it is not set.
@@ -110,6 +114,13 @@ class Items:
             return pc.take(members[name], _indices(self._member_row))
         known = sorted({name.removeprefix(CONFIG) for name in members.column_names} - {"id", "shard", "row"})
         raise UsageError(f"no target {name!r} in {self.zoo.folder}: use one of {', '.join(known)}")
+
+    def _of(self, index: int, read: Callable[[Shard, int, int], NDArray[Any]]) -> NDArray[Any]:
+        shard = self.zoo.shard(self._files[self._shard[index]])
+        row, member, snapshot = int(self._shard_row[index]), self.members[index], int(self.snapshots[index])
+        if row >= len(shard.members) or shard.members[row] != member or snapshot >= shard.snapshots[row]:
+            raise damaged(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
+        return read(shard, row, snapshot)
 
     def only(self, chosen: NDArray[Any]) -> Items:
         """Some of the items: a mask [N] bool, or indices in ascending order."""

@@ -30,6 +30,7 @@ from .verify import find_problems
 if TYPE_CHECKING:
     import torch
 
+    from .normalising import Normalizing
     from .slices import SliceDataset
 
 # An open shard holds a file descriptor; systems allow as few as 256 of them.
@@ -153,12 +154,17 @@ class Zoo:
         snapshots: str | Sequence[int] | None = None,
         members: Sequence[int] | None = None,
         seed: int = 0,
+        normalize: Normalizing = "none",
+        statistics: bool = False,
+        pad: bool = False,
     ) -> SliceDataset:
         """Random consecutive values of a part of every network, as a torch data set: see ``SliceDataset``."""
         from .slices import SliceDataset
 
         items = self.items(snapshots=snapshots, members=members)
-        return SliceDataset(items, part, length, target=target, seed=seed)
+        return SliceDataset(
+            items, part, length, target=target, seed=seed, normalize=normalize, statistics=statistics, pad=pad
+        )
 
     def verify(self) -> list[str]:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""

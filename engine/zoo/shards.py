@@ -165,8 +165,6 @@ class Shard:
     def read(self, row: int, snapshot: int, start: int = 0, stop: int | None = None) -> Float32:
         """Consecutive values of one snapshot.
 
-        The first touch of a snapshot reads all of it to check its crc32.
-
         Args:
             row: of the shard.
             snapshot: 0 to the number of valid snapshots of the row, less 1.
@@ -181,17 +179,28 @@ class Shard:
             WseError: the snapshot is damaged.
         """
         stop = self.shape[2] if stop is None else stop
-        if not (0 <= row < self.shape[0] and 0 <= snapshot < self.snapshots[row]):
-            raise IndexError(f"{self.path.name} has no row {row} with a snapshot {snapshot}")
         if not 0 <= start <= stop <= self.shape[2]:
             raise IndexError(f"values {start}:{stop} are not within 0:{self.shape[2]}")
+        return _decode(self.stored(row, snapshot)[start:stop], self.dtype)
+
+    def stored(self, row: int, snapshot: int) -> NDArray[Any]:
+        """One snapshot as it stands in the file, a read-only view [D]; bfloat16 as uint16.
+
+        The first touch of a snapshot reads all of it to check its crc32.
+
+        Raises:
+            IndexError: there is no such row or snapshot.
+            WseError: the snapshot is damaged.
+        """
+        if not (0 <= row < self.shape[0] and 0 <= snapshot < self.snapshots[row]):
+            raise IndexError(f"{self.path.name} has no row {row} with a snapshot {snapshot}")
         stored = self._numbers[row, snapshot]
         if not self.verified[row, snapshot]:
             if zlib.crc32(stored) != self._crc32[self._first_crc32[row] + snapshot]:
                 where = f"snapshot {snapshot} of member {self.members[row]}"
                 raise damaged(self.path, f"{where} does not match its crc32")
             self.verified[row, snapshot] = True
-        return _decode(stored[start:stop], self.dtype)
+        return stored  # type: ignore[no-any-return]
 
 
 def _blocks(
