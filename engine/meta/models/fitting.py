@@ -25,6 +25,7 @@ from .held_out import calibrated_loss, hold_out, temperature
 from .loop import Data, Loop, Progress, Recipe, Trained, run
 from .pace import Pace, Schedule
 from .source import ArraySource, SliceSource, Source
+from .spec import Making
 
 # Makes an untrained net from the training items and the number of outputs: net(inputs) -> [B, outputs].
 Build = Callable[[Any, int], nn.Module]
@@ -248,6 +249,25 @@ class DeepRegressor(RegressorMixin, DeepEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The numbers [N], in the units of y."""
         return self._outputs(X, lambda outputs: outputs[:, 0]) * self._std + self._mean
+
+
+def deep_estimator(making: Making, net: Build, **options: Any) -> DeepEstimator:
+    """An unfitted estimator of the kind that is asked for.
+
+    Args:
+        making: what it is made for.
+        net: makes the net.
+        options: arguments of `DeepEstimator`.
+    """
+    kind = DeepClassifier if making.kind == "classification" else DeepRegressor
+    return kind(
+        net,
+        seconds=making.seconds,
+        device=making.device,
+        random_state=making.seed,
+        progress=making.progress,
+        **options,
+    )
 
 
 def _absolute(outputs: Tensor, targets: Tensor) -> Tensor:

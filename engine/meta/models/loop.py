@@ -160,7 +160,7 @@ class Loop:
             self._net.load_state_dict(self._best_state)
         elif stopped == "diverged":
             raise WseError(
-                "training of a meta-classifier diverged at once: its loss is not finite for such values"
+                "training of a meta-classifier diverged at once: its loss is not finite for these values"
             )
         pace = self._pace
         epochs, seconds = self._items / len(self._train), pace.elapsed
