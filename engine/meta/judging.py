@@ -36,12 +36,14 @@ class Predictions:
         members: the id of each item's member [N].
         values: predicted class codes or numbers [N].
         probabilities: of the classes [N, classes]; None in a regression, or of a model that has none.
+        looks: predicted class codes or numbers [N, looks], where ``values`` are of the mean over several slices.
     """
 
     target: Target
     members: NDArray[np.int64]
     values: NDArray[Any]
     probabilities: Float64 | None = None
+    looks: NDArray[Any] | None = None
 
     def only(self, chosen: NDArray[Any]) -> Predictions:
         """Those of some of the items: a mask [N] bool, or indices."""
@@ -50,6 +52,7 @@ class Predictions:
             members=self.members[chosen],
             values=self.values[chosen],
             probabilities=None if self.probabilities is None else self.probabilities[chosen],
+            looks=None if self.looks is None else self.looks[chosen],
         )
 
 
@@ -59,8 +62,9 @@ def judge(predictions: Predictions, *, ranks: bool = True, seed: int = 0) -> dic
     Of a classification: accuracy; balanced accuracy (mean recall over the classes that occur); with probabilities
     also the log loss in nats and the expected calibration error over ten bins (Guo et al., 2017). Of a regression:
     R2 against the mean of these items; the mean absolute error; with ``ranks`` Kendall's tau_b, and its ceiling:
-    what a ranking without ties reaches at best where the truth has ties. A metric that is not defined for these
-    items (R2 of equal numbers) is left out.
+    what a ranking without ties reaches at best where the truth has ties. Where predictions are means over several
+    slices also ``accuracy_one_slice`` or ``mae_one_slice``, what a single one gives. A metric that is not defined
+    for these items (R2 of equal numbers) is left out.
     """
     _, owner = np.unique(predictions.members, return_inverse=True)
     draws = _draws(int(owner.max()) + 1, seed)
@@ -112,12 +116,15 @@ def _classification(predictions: Predictions, owner: NDArray[np.int64]) -> dict[
     classes = len(predictions.target.classes)
     is_class = (truth[:, None] == np.arange(classes)).astype(np.float64)
     metrics: dict[str, tuple[Float64, OfSums]] = {
-        "accuracy": (_summed(owner, hits, np.ones_like(hits)), lambda sums: sums[..., 0] / sums[..., 1]),
+        "accuracy": (_summed(owner, hits, np.ones_like(hits)), _mean),
         "balanced_accuracy": (
             _summed(owner, *(is_class * hits[:, None]).T, *is_class.T),
             lambda sums: np.nanmean(sums[..., :classes] / _or_nan(sums[..., classes:]), axis=-1),
         ),
     }
+    if predictions.looks is not None:
+        single = (predictions.looks == truth[:, None]).mean(axis=1)
+        metrics["accuracy_one_slice"] = _summed(owner, single, np.ones_like(hits)), _mean
     if predictions.probabilities is not None:
         of_truth = predictions.probabilities[np.arange(len(truth)), truth]
         losses = -np.log(np.clip(of_truth, 1e-12, 1.0))
@@ -144,10 +151,18 @@ def _regression(predictions: Predictions, owner: NDArray[np.int64]) -> dict[str,
     errors = predictions.values - truth
     shifted = truth - truth.mean()  # so that the sums of squares do not cancel
     ones = np.ones_like(truth)
-    return {
+    metrics: dict[str, tuple[Float64, OfSums]] = {
         "r2": (_summed(owner, errors**2, shifted**2, shifted, ones), _r2),
-        "mae": (_summed(owner, np.abs(errors), ones), lambda sums: sums[..., 0] / sums[..., 1]),
+        "mae": (_summed(owner, np.abs(errors), ones), _mean),
     }
+    if predictions.looks is not None:
+        single = np.abs(predictions.looks - truth[:, None]).mean(axis=1)
+        metrics["mae_one_slice"] = _summed(owner, single, ones), _mean
+    return metrics
+
+
+def _mean(sums: Float64) -> Float64:
+    return sums[..., 0] / sums[..., 1]
 
 
 def _r2(sums: Float64) -> Float64:

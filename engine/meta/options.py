@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .models import MODELS, ModelSpec
-from .reading import SliceSpec
+from .reading import NORMALIZING, SliceSpec
 from .splits import Condition
 from .targets import Kind
 
@@ -74,6 +74,8 @@ class StudyOptions:
         unknown = sorted(set(self.models) - MODELS.keys())
         if unknown:
             raise UsageError(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}, or all")
+        if self.normalize not in NORMALIZING:
+            raise UsageError(f"--normalize {self.normalize}: use {', '.join(NORMALIZING)}")
         for name in ("seeds", "deep_seeds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")

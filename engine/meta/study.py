@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..zoo import Items, Zoo
-from .judging import confusion
+from ..zoo import Items, Zoo, fit_positions
+from ..zoo.normalising import Normalizing
+from .judging import Predictions, confusion
+from .maps import where_and_when
 from .models import MODELS, Making, ModelSpec
 from .options import StudyOptions
-from .reading import Reading, SliceSpec, parse_snapshots
-from .results import STUDIES_FOLDER, Confusion, Fit, Question, Score, Study, write_study
+from .permuted import PermutedItems
+from .reading import NORMALIZING, Reading, SliceSpec, parse_snapshots
+from .results import STUDIES_FOLDER, Confusion, Fit, Map, Question, Score, Study, write_study
 from .splits import split
 from .targets import Target, open_questions, shuffled, target_of
 from .trial import fit, predict
@@ -74,9 +77,11 @@ class Studying:
         self._began = time.perf_counter()
         self.zoo = Zoo.open(options.zoo)
         self.items, self._is_train, self._is_test = _items(self.zoo, options)
-        self.reading = self._reading(self.items, options.what)
         self.targets = _targets(self.items, options)
-        self._answers: dict[tuple[str, str, str], list[Answers]] = defaultdict(list)
+        self._readings: dict[tuple[str, bool, int], Reading] = {}
+        # (target, model, view, group) -> the answers of each round
+        self._answers: dict[tuple[str, str, str, str], list[Answers]] = defaultdict(list)
+        self._maps: list[Map] = []
         self._fits: list[Fit] = []
 
     def run(self) -> Study:
@@ -112,7 +117,7 @@ class Studying:
             device=self.options.device,
             progress=lambda part, words: self._report(done + part * share, what, words),
         )
-        reading = self._layer_reading(job.layer) if job.layer else self.reading
+        reading = self._reading(job)
         try:
             estimator = fit(job.spec, making, reading, job.target, job.train)
             predictions = predict(estimator, job.spec.reads, reading, job.target, job.test)
@@ -121,11 +126,22 @@ class Studying:
                 raise
             self._note(job, began, note=f"left out: {error}")
             return
-        self._answers[job.target.name, job.spec.name, job.layer].append((job.test, predictions))
-        if not job.layer:
-            self._note(
-                job, began, epochs=getattr(estimator, "epochs_", None), note=getattr(estimator, "note_", "")
-            )
+        self._keep(job, "layer" if job.layer else "all", predictions)
+        if job.layer:
+            return
+        self._note(job, began, epochs=getattr(estimator, "epochs_", None), note=getattr(estimator, "note_", ""))
+        if self.options.permuted and job.spec.reads not in ("nothing", "setup"):
+            other = self._reading(job, permuted=True)
+            self._keep(job, "permuted", predict(estimator, job.spec.reads, other, job.target, job.test))
+        if self.options.maps and self._is_mapped(job):
+            slices = reading.over(self._every_snapshot).slices
+            asked = target_of(self._every_snapshot, job.target.name, kind=job.target.kind)
+            mapped = self.items.members[job.test]
+            self._maps.append(where_and_when(estimator, job.spec.name, slices, asked, mapped))
+
+    def _keep(self, job: Job, view: str, predictions: Predictions) -> None:
+        answers = self._answers[job.target.name, job.spec.name, view, job.layer]
+        answers.append((job.test, predictions))
 
     def _note(self, job: Job, began: float, *, epochs: int | None = None, note: str = "") -> None:
         self._fits.append(
@@ -158,26 +174,53 @@ class Studying:
         found = [layers_within(layout, self.options.what.part) for layout in layouts]
         return [layer for layer in found[0] if all(layer in others for others in found)]
 
-    @cache  # noqa: B019  # a study lives as long as its command
-    def _layer_reading(self, layer: str) -> Reading:
-        return self._reading(self.items, SliceSpec(part=layer))
+    @cached_property
+    def _every_snapshot(self) -> Items:
+        """All snapshots of the members of this study."""
+        return self.zoo.items(snapshots="all", members=np.unique(self.items.members).tolist())
 
-    def _reading(self, items: Items, what: SliceSpec) -> Reading:
-        return Reading(items, what, statistics=self.options.statistics, seed=self.options.seed)
+    def _is_mapped(self, job: Job) -> bool:
+        mapped = job.spec.reads == "slices" and job.target.kind == "classification"
+        return mapped and job.seed == self.options.seed
+
+    def _reading(self, job: Job, *, permuted: bool = False) -> Reading:
+        """What a job reads; its tables are kept for the next jobs that read the same."""
+        by_position = self.options.normalize == "position"
+        key = (job.layer, permuted, job.seed if by_position else 0)
+        if key not in self._readings:
+            what = SliceSpec(part=job.layer) if job.layer else self.options.what
+            self._readings[key] = Reading(
+                PermutedItems(self.items, seed=self.options.seed) if permuted else self.items,
+                what,
+                statistics=self.options.statistics,
+                normalize=self._normalizing(what, job.train),
+                seed=self.options.seed,
+            )
+        return self._readings[key]
+
+    def _normalizing(self, what: SliceSpec, train: Indices) -> Normalizing:
+        match self.options.normalize:
+            case "position":
+                return fit_positions(self.items.only(train), what.part, statistics=self.options.statistics)
+            case "slice" | "layer" | "none" as name:
+                return name
+            case unknown:
+                raise UsageError(f"--normalize {unknown}: use {', '.join(NORMALIZING)}")
 
     def _study(self) -> Study:
         scores: list[Score] = []
         confusions: list[Confusion] = []
         columns = groupings(self.items)
-        for (target, model, layer), rounds in self._answers.items():
-            answers = together(rounds)
-            if layer:
-                scores.append(score(answers[1], model=model, view="layer", group=layer, ranks=False))
+        for (target, model, view, group), rounds in self._answers.items():
+            chosen, predictions = together(rounds)
+            whole = view == "all"
+            scores.append(score(predictions, model=model, view=view, group=group, ranks=whole))
+            if not whole:
                 continue
-            scores += [score(answers[1], model=model), *grouped(answers, columns, model=model)]
-            if answers[1].target.kind == "classification":
-                counts = tuple(tuple(row) for row in confusion(answers[1]).tolist())
-                classes = answers[1].target.classes
+            scores += grouped((chosen, predictions), columns, model=model)
+            if predictions.target.kind == "classification":
+                counts = tuple(tuple(row) for row in confusion(predictions).tolist())
+                classes = predictions.target.classes
                 confusions.append(Confusion(target=target, model=model, classes=classes, counts=counts))
         options = self.options
         return Study(
@@ -199,7 +242,7 @@ class Studying:
             models={spec.name: spec.title for spec in options.specs()},
             scores=tuple(scores),
             confusions=tuple(confusions),
-            maps=(),
+            maps=tuple(self._maps),
             fits=tuple(self._fits),
         )
 

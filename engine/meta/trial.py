@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def fit(spec: ModelSpec, making: Making, reading: Reading, target: Target, chose
 
 
 def predict(estimator: Any, reads: Reads, reading: Reading, target: Target, chosen: Indices) -> Predictions:
-    """What a model says of items; where it reads several slices of each, the mean over them.
+    """What a model says of items; where it looks at several slices of each, the mean over them.
 
     Args:
         estimator: that ``fit`` returned.
@@ -53,34 +52,37 @@ def predict(estimator: Any, reads: Reads, reading: Reading, target: Target, chos
         target: of all items.
         chosen: which items, indices in ascending order.
     """
-    inputs = reading.tested(reads, chosen, target.name)
+    blocks = reading.tested(reads, chosen, target.name)
+    told = np.concatenate(
+        [_told(estimator, block.X, target).reshape(-1, block.looks, _width(target)) for block in blocks]
+    )
     asked, members = target.only(chosen), reading.items.members[chosen]
+    mean, several = told.mean(axis=1), told.shape[1] > 1
     if target.kind == "regression":
-        numbers = _mean(estimator.predict(X) for X in inputs)
-        return Predictions(target=asked, members=members, values=numbers)
-    if not hasattr(estimator, "predict_proba"):
-        votes = _mean(np.atleast_2d(_one_hot(estimator.predict(X), len(target.classes))) for X in inputs)
-        return Predictions(target=asked, members=members, values=votes.argmax(axis=1))
-    known = _mean(estimator.predict_proba(X) for X in inputs)
-    # A class that no training item has is never predicted.
-    probabilities = np.zeros((len(chosen), len(target.classes)))
-    probabilities[:, np.asarray(estimator.classes_, np.int64)] = known
+        looks = told[..., 0] if several else None
+        return Predictions(target=asked, members=members, values=mean[:, 0], looks=looks)
     return Predictions(
-        target=asked, members=members, values=probabilities.argmax(axis=1), probabilities=probabilities
+        target=asked,
+        members=members,
+        values=mean.argmax(axis=1),
+        probabilities=mean if hasattr(estimator, "predict_proba") else None,
+        looks=told.argmax(axis=2) if several else None,
     )
 
 
-def _one_hot(codes: NDArray[Any], classes: int) -> NDArray[np.float64]:
-    return np.eye(classes)[codes.astype(np.int64)]
+def _width(target: Target) -> int:
+    return len(target.classes) if target.kind == "classification" else 1
 
 
-def _mean(arrays: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
-    """The mean of arrays, without holding all of them."""
-    total: NDArray[np.float64] | None = None
-    count = 0
-    for array in arrays:
-        total = array.astype(np.float64) if total is None else total + array
-        count += 1
-    if total is None:
-        raise ValueError("nothing to predict from")
-    return total / count
+def _told(estimator: Any, X: Any, target: Target) -> NDArray[np.float64]:
+    """Probabilities of the classes, votes of a model that has none, or numbers: [rows, classes or 1]."""
+    if target.kind == "regression":
+        return np.asarray(estimator.predict(X), np.float64).reshape(-1, 1)
+    if not hasattr(estimator, "predict_proba"):
+        votes: NDArray[np.float64] = np.eye(len(target.classes))[estimator.predict(X).astype(np.int64)]
+        return votes
+    known = estimator.predict_proba(X)
+    # A class that no training item has is never predicted.
+    probabilities = np.zeros((len(known), len(target.classes)))
+    probabilities[:, np.asarray(estimator.classes_, np.int64)] = known
+    return probabilities

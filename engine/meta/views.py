@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +28,19 @@ TENTHS = 10
 
 def together(answers: Sequence[Answers]) -> Answers:
     """The answers of all rounds as one."""
-    first = answers[0][1]
-    probabilities = [predictions.probabilities for _, predictions in answers]
-    items = np.concatenate([chosen for chosen, _ in answers])
-    return items, Predictions(
-        target=first.target.joined([predictions.target for _, predictions in answers]),
-        members=np.concatenate([predictions.members for _, predictions in answers]),
-        values=np.concatenate([predictions.values for _, predictions in answers]),
-        probabilities=None
-        if first.probabilities is None
-        else np.concatenate([p for p in probabilities if p is not None]),
+    parts = [predictions for _, predictions in answers]
+    return np.concatenate([chosen for chosen, _ in answers]), Predictions(
+        target=parts[0].target.joined([part.target for part in parts]),
+        members=np.concatenate([part.members for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        probabilities=_all([part.probabilities for part in parts]),
+        looks=_all([part.looks for part in parts]),
     )
+
+
+def _all(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if len(there) == len(arrays) else None
 
 
 def score(

@@ -99,6 +99,16 @@ class SliceDataset(Dataset[Item]):
         """Which snapshot of its member each item is [N]."""
         return self.items.snapshots
 
+    @property
+    def places(self) -> int:
+        """At how many places a slice may start, in the architecture where there are most."""
+        return int(self._places.room(np.arange(len(self._places.names))).max())
+
+    def runs_of(self, architecture: str) -> tuple[tuple[int, int, str], ...]:
+        """The values of the part in an architecture, layer by layer: see ``Layout.runs``."""
+        layout = self.items.zoo.layout(architecture)
+        return layout.runs(self._places.part, statistics=self._places.statistics)
+
     def set_epoch(self, epoch: int) -> None:
         """Draw other places from now on.
 
