@@ -243,7 +243,7 @@ class Loop:
             return
         begun = time.perf_counter()
         outputs = run(self._net, self._validation.source, self._recipe.device, self._recipe.batch_size)
-        score = self._judge(outputs, self._validation.targets)
+        score = self._judge(outputs, self._validation.targets) if bool(outputs.isfinite().all()) else math.inf
         if score < self._best:
             self._best, self._best_outputs, self._since_best = score, outputs, 0
             self._best_state = copy.deepcopy(self._net.state_dict())
