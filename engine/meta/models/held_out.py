@@ -51,7 +51,6 @@ def temperature(outputs: Tensor, targets: Tensor) -> float:
     Returns:
         The most probable temperature.
     """
-
     outputs = outputs.double()  # which hold the logits of a net that goes astray
 
     def loss(log: float) -> float:

@@ -1,8 +1,8 @@
 """Whole networks of any architecture as sets of tokens: pieces of the rows of their tensors.
 
 A row holds the values that lead into one channel or unit; a vector (biases, batch normalisation) is one row. A
-token is up to `CHUNK` consecutive values of a row. With it goes what is known of its place: the kind of the tensor,
-how many layers lie before and behind, where in the tensor it is, and the tensor's shape.
+token is up to `CHUNK` consecutive values of a row. With it goes what is known of its place: the kind of the
+tensor, how many layers lie before and behind, where in the tensor it is, and the tensor's shape.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class WeightTransformer(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.read = nn.Linear(2 * CHUNK + 2, WIDTH)
+        # Apart, so that the few numbers of the summary are as loud as all values together.
+        self.values, self.summary = nn.Linear(2 * CHUNK, WIDTH), nn.Linear(3, WIDTH)
         self.place = nn.Linear(SCALARS, WIDTH)
         self.codes = nn.ModuleList(
             nn.Embedding(size, WIDTH) for size in (len(KINDS), MAX_DEPTH + 1, MAX_DEPTH + 1)
@@ -59,7 +60,8 @@ class WeightTransformer(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """The outputs."""
         there = inputs["counts"] > 0
-        x = self.read(encode(inputs["values"], inputs["counts"])) + self.place(inputs["scalars"])
+        values, summary = encode(inputs["values"], inputs["counts"])
+        x = self.values(values) + self.summary(summary) + self.place(inputs["scalars"])
         for table, code in zip(self.codes, inputs["codes"].unbind(dim=2), strict=True):
             x = x + table(code)
         for block in self.blocks:
@@ -74,19 +76,23 @@ class WeightTransformer(nn.Module):
         return result
 
 
-def encode(values_BTK: Tensor, counts_BT: Tensor) -> Tensor:
-    """Values at all scales: squashed in units of their token's scale, logarithms, and that scale itself.
+def encode(values_BTK: Tensor, counts_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Values at all scales.
 
     Returns:
-        [B, T, 2 K + 2], where there is no value 0.
+        values [B, T, 2 K]: squashed in units of their token's scale, and as logarithms; 0 where there is none.
+        summary [B, T, 3] of each token: the logarithm of its mean size, its mean and its root mean square in units
+        of that size.
     """
     there = torch.arange(values_BTK.shape[2], device=values_BTK.device) < counts_BT[:, :, None]
     count = counts_BT.clamp(min=1)[:, :, None]
-    mean = values_BTK.sum(dim=2, keepdim=True) / count
     size = values_BTK.abs()
     scale = size.sum(dim=2, keepdim=True) / count + TINY
-    logs = torch.where(there, _log(size), 0)
-    return torch.cat([values_BTK / (scale + size), logs, _log(scale), mean / scale], dim=2)
+    relative = values_BTK / scale
+    mean = relative.sum(dim=2, keepdim=True) / count
+    square = (relative.square().sum(dim=2, keepdim=True) / count + TINY).sqrt()
+    values = torch.cat([values_BTK / (scale + size), torch.where(there, _log(size), 0)], dim=2)
+    return values, torch.cat([_log(scale), mean, square], dim=2)
 
 
 def _log(sizes: Tensor) -> Tensor:

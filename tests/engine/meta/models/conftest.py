@@ -75,10 +75,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zo
 
 
 def _result(member: int, name: str, plant: Plant) -> MemberResult:
-    figures = dict.fromkeys(
-        ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
-        0.5,
-    )
+    parts, figures = ("train", "validation", "test"), ("loss", "accuracy")
     return MemberResult(
         id=member,
         architecture=name,
@@ -95,7 +92,7 @@ def _result(member: int, name: str, plant: Plant) -> MemberResult:
                 epoch=index,
                 step=index,
                 weights=plant(member, LAYOUTS[name], np.random.default_rng([member, index])).astype(np.float32),
-                **figures,
+                **{f"{part}_{figure}": 0.5 for part in parts for figure in figures},
             )
             for index in range(2)
         ),
