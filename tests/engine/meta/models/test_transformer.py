@@ -99,7 +99,9 @@ def test_a_planted_scale_is_found_in_networks_of_two_architectures(planted: Call
     items = planted(scaled, 160).items(snapshots="all")
     train, test = items.split((0.75, 0.25))
     (spec,) = SPECS
-    model = spec.make(Making(kind="classification", seed=0)).set_params(epochs=20, batch_size=16, learning_rate=2e-3)
+    model = spec.make(Making(kind="classification", seed=0)).set_params(
+        epochs=20, batch_size=16, learning_rate=2e-3
+    )
     model.fit(train, train.members // 2 % 2, train.members)
     assert model.score(test, test.members // 2 % 2) > 0.9
     shuffled = np.random.default_rng(0).integers(2, size=160)
