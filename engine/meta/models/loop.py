@@ -144,7 +144,7 @@ class Loop:
         self._loss, self._judge = loss, judge
         self._recipe, self._pace = recipe, pace
         self._optimizer = torch.optim.AdamW(
-            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self._best = math.inf
         self._best_state: dict[str, Any] | None = None
