@@ -18,7 +18,7 @@ from .fitting import deep_estimator
 from .spec import Making, ModelSpec
 
 # (channels, kernel, stride) of each convolution.
-LAYERS = ((16, 8, 8), (32, 4, 2), (32, 4, 2))
+LAYERS = ((16, 5, 5), (32, 4, 4), (32, 4, 2))
 HIDDEN = 64
 # Shorter slices are filled up with zeros, so that each layer has a place.
 SHORTEST = 32

@@ -14,10 +14,9 @@ def test_names_and_what_they_read() -> None:
 
 
 @pytest.mark.parametrize("name", DEEP)
-@pytest.mark.parametrize(
-    ("kind", "estimator"), [("classification", DeepClassifier), ("regression", DeepRegressor)]
-)
-def test_models_are_made_as_asked(name: str, kind: str, estimator: type) -> None:
+@pytest.mark.parametrize("estimator", [DeepClassifier, DeepRegressor])
+def test_models_are_made_as_asked(name: str, estimator: type) -> None:
+    kind = "classification" if estimator is DeepClassifier else "regression"
     told: list[float] = []
     making = Making(
         kind=kind, seed=3, seconds=7.5, device="cuda", progress=lambda share, words: told.append(share)
