@@ -88,7 +88,7 @@ def _build(source: Any, outputs: int) -> LightCNN:
 
 
 def _make(making: Making) -> Any:
-    return deep_estimator(making, _build, epochs=200, learning_rate=3e-3, weight_decay=1e-2, patience=200)
+    return deep_estimator(making, _build, epochs=300, learning_rate=3e-3, weight_decay=1e-2, patience=300)
 
 
 SPECS = (
