@@ -1,8 +1,12 @@
 """Models that read a property from weights, and baselines that do not."""
 
-from . import shallow
+from . import dmc, light_cnn, shallow, transformer
+from .fitting import DeepClassifier, DeepRegressor
+from .source import Source
 from .spec import Making, ModelSpec, Reads
 
-MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in shallow.SPECS}
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec for spec in (*shallow.SPECS, *light_cnn.SPECS, *dmc.SPECS, *transformer.SPECS)
+}
 
-__all__ = ["MODELS", "Making", "ModelSpec", "Reads"]
+__all__ = ["MODELS", "DeepClassifier", "DeepRegressor", "Making", "ModelSpec", "Reads", "Source"]

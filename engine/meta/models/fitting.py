@@ -56,7 +56,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         net_: the trained net.
         n_features_in_: values of an item, where X is an array.
         validation_groups_: the groups that were held out, all of them.
-        epochs_: passes over the training items, the last one maybe in part.
+        epochs_: passes over the training items, the last one maybe in part (see ``note_``).
         items_: items seen in training.
         stopped_: what ended training: ``epochs``, ``patience``, ``budget`` or ``diverged``.
         note_: what became of the budget, in words.
@@ -160,7 +160,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
             torch.manual_seed(seed)
             self.net_ = self.net(train.source, outputs)
             trained = Loop(self.net_, train, validation, loss=loss, judge=judge, recipe=recipe, pace=pace).run()
-        self.epochs_, self.items_ = trained.epochs, trained.items
+        self.epochs_, self.items_ = math.ceil(trained.epochs), trained.items
         self.stopped_, self.note_ = trained.stopped, trained.note
         return trained
 

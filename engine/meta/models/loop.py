@@ -144,7 +144,7 @@ class Loop:
         self._loss, self._judge = loss, judge
         self._recipe, self._pace = recipe, pace
         self._optimizer = torch.optim.AdamW(
-            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self._best = math.inf
         self._best_state: dict[str, Any] | None = None
@@ -243,7 +243,7 @@ class Loop:
             return
         begun = time.perf_counter()
         outputs = run(self._net, self._validation.source, self._recipe.device, self._recipe.batch_size)
-        score = self._judge(outputs, self._validation.targets)
+        score = self._judge(outputs, self._validation.targets) if bool(outputs.isfinite().all()) else math.inf
         if score < self._best:
             self._best, self._best_outputs, self._since_best = score, outputs, 0
             self._best_state = copy.deepcopy(self._net.state_dict())
