@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, info
+from . import bench, data, generate, info, report
 from .output import INTERRUPTED
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
+app.command("report")(report.report)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 
