@@ -14,7 +14,6 @@ from .svg import (
     LINE,
     WIDTH,
     Scale,
-    around,
     document,
     element,
     fitting,
@@ -112,18 +111,18 @@ def _colours(x: float, y: float, width: float) -> str:
 
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str, description: str) -> str:
-    """A confusion matrix: each row's shares in percent, the stronger the darker."""
+    """A confusion matrix: each row's shares in percent, the larger the stronger."""
     table = np.asarray(counts, np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    left = 26 + min(max(map(len, names)) * LETTER, 96)
-    cell = min((WIDTH - 6 - left) / len(names), 52.0)
+    left = 12 + min(max(map(len, names)) * LETTER, 96)
+    cell = min((WIDTH - 6 - left) / len(names), 60.0)
     height = min(cell, 30.0)
     top = _TOP + 8
     bottom = top + height * len(names)
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]
     for row, name in enumerate(names):
         y = top + height * row
-        parts.append(text(left - 6, y + height / 2 + 4, fitting(name, left - 24), "name end"))
+        parts.append(text(left - 6, y + height / 2 + 4, fitting(name, left - 4), "name end"))
         for column, other in enumerate(names):
             share = float(shares[row, column])
             words = hint(f"true {name}, predicted {other}: {int(table[row, column]):,} ({percent(share)})")
@@ -147,9 +146,8 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str,
         turned = f"translate({left + cell * (column + 0.5) + 4:.1f} {bottom + 12:.1f}) rotate(-35)"
         parts.append(text(0, 0, fitting(name, 96), "tick end", transform=turned))
     drop = min(max(map(len, names)) * LETTER, 96) * 0.6
-    middle = top + (bottom - top) / 2
-    parts.append(text(0, 0, "true", "label mid", transform=f"translate(11 {middle:.1f}) rotate(-90)"))
-    parts.append(text(left + cell * len(names) / 2, bottom + drop + 30, "predicted, % of the row", "label mid"))
+    words = "rows: true, columns: predicted, % of the row"
+    parts.append(text((left + WIDTH) / 2 - 6, bottom + drop + 30, words, "label mid"))
     return document(bottom + drop + 38, parts, title=title, description=description)
 
 
@@ -165,9 +163,9 @@ def scatter(
         description: for those who do not see it.
     """
     size, top = 250.0, _TOP
-    bounds = [around(np.quantile(points[:, axis], [0.002, 0.998]).tolist()) for axis in (0, 1)]
-    x = Scale(low=bounds[0][0], high=bounds[0][1], start=6, stop=WIDTH - 6)
-    y = Scale(low=bounds[1][0], high=bounds[1][1], start=top + size, stop=top + 4)
+    (left, right), (lower, upper) = (np.quantile(points[:, axis], [0.002, 0.998]).tolist() for axis in (0, 1))
+    x = Scale(low=left, high=right, start=10, stop=WIDTH - 10)
+    y = Scale(low=lower, high=upper, start=top + size - 4, stop=top + 8)
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]
     parts.append(element("rect", x=1, y=top, width=WIDTH - 2, height=size + 4, rx=4, class_="frame"))
     across, down = 4.0, top + size + 22

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .svg import (
+    LETTER,
     LINE,
     WIDTH,
     Format,
@@ -22,7 +23,7 @@ from .svg import (
     y_axis,
 )
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, WIDTH - 10, 24, 206
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, WIDTH - 22, 24, 206
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +78,8 @@ def lines(
     values += [end for one in series for pair in one.whiskers or () for end in pair]
     low, high = bounds or around(values, *([line[0]] if line else []))
     xs = [x for one in series for x in one.x]
-    edge = 0.5 if names else 0.0
+    # Names stand at the middle of their places; whiskers beside each other stay clear of the axis.
+    edge = 0.5 if names else 0.04 * (max(xs) - min(xs)) if any(one.whiskers for one in series) else 0.0
     x_scale = Scale(low=min(xs) - edge, high=max(xs) + edge, start=_LEFT, stop=_RIGHT)
     y_scale = Scale(low=low, high=high, start=_BOTTOM, stop=_TOP + 6)
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]
@@ -90,22 +92,26 @@ def lines(
         # Whiskers of several lines at one place stand beside each other.
         shift = (place - (len(series) - 1) / 2) * 3 if one.whiskers else 0.0
         parts.append(_line(one, x_scale, y_scale, shift, form, (lambda x: places[int(x)]) if names else x_form))
-    return document(_BOTTOM + (3 if names else 2) * LINE + 8, parts, title=title, description=description)
+    return document(_BOTTOM + (1 + _levels(names)) * LINE + 8, parts, title=title, description=description)
 
 
 def _axis(scale: Scale, label: str, form: Format) -> list[str]:
     return x_axis(scale, top=_TOP, bottom=_BOTTOM, label=label, form=form, grid=False)
 
 
+def _levels(names: Sequence[str]) -> int:
+    """Two where names would touch each other on one line."""
+    return 2 if names and max(map(len, names)) * LETTER > (_RIGHT - _LEFT) / len(names) else 1
+
+
 def _named_axis(scale: Scale, names: Sequence[str], label: str) -> list[str]:
-    """Names below the chart, on two levels in turn where they would touch on one."""
-    room = (_RIGHT - _LEFT) / len(names)
-    levels = 2 if max(map(len, names)) * 6.2 > room else 1
+    levels = _levels(names)
+    room = (_RIGHT - _LEFT) / len(names) * levels
     parts = [
-        text(scale(place), _BOTTOM + LINE * (1 + place % levels), fitting(name, room * levels), "tick mid")
+        text(scale(place), _BOTTOM + LINE * (1 + place % levels), fitting(name, room), "tick mid")
         for place, name in enumerate(names)
     ]
-    return [*parts, text((_LEFT + _RIGHT) / 2, _BOTTOM + LINE * 3 + 2, label, "label mid")]
+    return [*parts, text((_LEFT + _RIGHT) / 2, _BOTTOM + LINE * (1 + levels) + 2, label, "label mid")]
 
 
 def _line(one: Series, x_scale: Scale, y_scale: Scale, shift: float, form: Format, x_form: Format) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +58,33 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write the page as {page}: the name must end in .html")
     folder = page.with_suffix("")
+    _check_writable(folder)
     parts = sections(zoo, embedding=embedding)
     space = space_toml(zoo.manifest.space)
     html = render(zoo, parts, folder.name, space)
     try:
-        folder.mkdir(exist_ok=True)
         for name, content in _files(parts, space).items():
             with atomic_write(folder / name) as file:
                 file.write(content.encode())
         with atomic_write(page) as file:
             file.write(html.encode())
     except OSError as error:
-        raise WseError(
-            f"cannot write {page} and its folder ({error.strerror or error}): name another place by --out"
-        ) from error
+        raise _not_written(page, error) from error
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Before the work, not after it."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    if not os.access(folder, os.W_OK) or not os.access(folder.parent, os.W_OK):
+        raise _not_written(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _not_written(path: Path, error: OSError) -> WseError:
+    return WseError(f"cannot write {path}: {error.strerror or error}; name another place by --out")
 
 
 def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
@@ -126,7 +141,7 @@ def render(zoo: Zoo, parts: list[Section], folder: str, space: str) -> str:
         "space_file": SPACE_FILE,
         "sections": parts,
         "folder": folder,
-        "version": zoo.manifest.wse_version,
+        "version": version("wse"),
         "csv_link": partial(_csv_link, folder=folder),
         "by_model": by_model,
         "seconds_text": seconds_text,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from .svg import LETTER, LINE, WIDTH, Format, Scale, around, document, element, fitting, hint, path, text, x_axis
 
 _STEP = 19  # between two rows
+_NEAR = 7  # between two dots of one row
 _TOP = 24
-_RIGHT = WIDTH - 14
+_RIGHT = WIDTH - 22
 _WIDEST = 132  # of the names
 
 
@@ -37,6 +39,11 @@ class Dot:
     note: str = ""
 
 
+def room_for(names: Iterable[str]) -> float:
+    """Width that names of rows need; charts side by side are given the same."""
+    return min(max((len(name) for name in names), default=0) * LETTER, _WIDEST) + 8
+
+
 def dots(
     rows: Sequence[Dot],
     *,
@@ -46,35 +53,44 @@ def dots(
     form: Format,
     bounds: tuple[float, float] | None = None,
     line: tuple[float, str] | None = None,
+    room: float | None = None,
 ) -> str:
     """Rows of dots over one axis.
 
     Args:
-        rows: from top to bottom.
+        rows: from top to bottom; consecutive dots of the same name share a row.
         title: of the chart.
         description: for those who do not see it.
         label: of the axis.
         form: how numbers are written.
         bounds: of the axis; None: what the rows need.
         line: (value, name) of a dashed line through all rows, such as chance.
+        room: for the names; None: what they need.
     """
     ends = [end for row in rows if math.isfinite(row.value) for end in (*row.interval, row.value)]
     low, high = bounds or around(ends, *([line[0]] if line else []))
-    left = 8 + min(max(len(row.name) for row in rows) * LETTER, _WIDEST) + 8
-    bottom = _TOP + 8 + _STEP * len(rows)
-    scale = Scale(low=low, high=high, start=left, stop=_RIGHT)
+    left = 4 + (room or room_for(row.name for row in rows))
+    shared = [(name, list(same)) for name, same in groupby(rows, key=lambda row: row.name)]
+    bottom = _TOP + 8 + sum(_height(same) for _, same in shared)
+    scale = Scale(low=low, high=high, start=left + 6, stop=_RIGHT)
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]
     parts += x_axis(scale, top=_TOP, bottom=bottom, label=label, form=form)
     if line and low <= line[0] <= high:
         parts.append(path([(scale(line[0]), _TOP), (scale(line[0]), bottom)], class_="chance"))
-    for index, row in enumerate(rows):
-        y = _TOP + 4 + _STEP * (index + 0.5)
-        parts.append(text(left - 8, y + 4, fitting(row.name, _WIDEST + 4), "name end"))
-        if math.isfinite(row.value):
-            parts.append(_dot(row, y, scale, form))
-        else:
-            parts.append(text(left + 4, y + 4, "no value", "tick"))
+    y = _TOP + 4.0
+    for name, same in shared:
+        middle = y + _height(same) / 2
+        parts.append(text(left - 4, middle + 4, fitting(name, left), "name end"))
+        for place, row in enumerate(same):
+            at = middle + (place - (len(same) - 1) / 2) * _NEAR
+            known = math.isfinite(row.value)
+            parts.append(_dot(row, at, scale, form) if known else text(left + 8, at + 4, "no value", "tick"))
+        y += _height(same)
     return document(bottom + 2 * LINE + 8, parts, title=title, description=description)
+
+
+def _height(same: Sequence[Dot]) -> float:
+    return _STEP + (len(same) - 1) * _NEAR
 
 
 def _dot(row: Dot, y: float, scale: Scale, form: Format) -> str:
@@ -101,14 +117,14 @@ class Bar:
 
 def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
     """Rows of stacked bars, each with its number in words: they need no axis."""
-    left = 8 + min(max(len(row.name) for row in rows) * LETTER, _WIDEST) + 8
+    left = 4 + room_for(row.name for row in rows)
     ends = max(len(row.words) for row in rows) * LETTER + 8
     highest = max(sum(value for value, _, _ in row.parts) for row in rows)
     scale = Scale(low=0, high=highest, start=left, stop=max(WIDTH - ends, left + 60))
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]
     for index, row in enumerate(rows):
         y = _TOP + 4 + _STEP * index
-        parts.append(text(left - 8, y + 12, fitting(row.name, _WIDEST + 4), "name end"))
+        parts.append(text(left - 4, y + 12, fitting(row.name, left), "name end"))
         at = 0.0
         for value, style, what in row.parts:
             width = scale(at + value) - scale(at)

@@ -108,7 +108,12 @@ def groups_of(column: pa.ChunkedArray) -> Iterator[tuple[str, Flags]]:
         yield from _quartiles(np.array([np.nan if value is None else value for value in values]))
         return
     for value in [*distinct, *([None] if None in values else [])]:
-        yield "-" if value is None else str(value), np.array([other == value for other in values])
+        yield _text(value), np.array([other == value for other in values])
+
+
+def _text(value: str | bool | float | None) -> str:
+    names = {None: "-", True: "on", False: "off"}
+    return names[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _quartiles(values: Floats) -> Iterator[tuple[str, Flags]]:

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 WIDTH = 360
 LINE = 14  # height of a line of text
-LETTER = 5.9  # mean width of a letter of the charts' font
+LETTER = 6.5  # width of a letter of the charts' font; wide ones are rare enough
 
 Number = int | float
 Format = Callable[[float], str]
@@ -72,6 +72,7 @@ class Scale:
     stop: float
 
     def __call__(self, value: float) -> float:
+        """The place of a value."""
         span = self.high - self.low or 1.0
         return self.start + (value - self.low) / span * (self.stop - self.start)
 

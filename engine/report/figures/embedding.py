@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,7 @@ def _figure(name: str, title: str, caption: str, points: NDArray[Any], items: It
     chosen = _colours(items)
     panels = []
     for column, groups in chosen.items():
-        styled = list(zip(_styles(column, items, len(groups)), groups, strict=True))
+        styled = list(zip(_styles(column, items, [name for name, _ in groups]), groups, strict=True))
         panels.append(
             scatter(
                 plane,
@@ -165,11 +164,10 @@ def _colours(items: Items) -> dict[str, list[tuple[str, NDArray[np.bool_]]]]:
     return chosen
 
 
-def _styles(column: str, items: Items, groups: int) -> list[str]:
-    """Colours of a scale for what has an order, of their own for names."""
-    values = [value for value in items.column(column).to_pylist() if value is not None]
-    ordered = not isinstance(values[0], (str, bool))
-    pick: Callable[[int], str] = (
-        (lambda index: f"s{round(index * 6 / max(groups - 1, 1))}") if ordered else (lambda index: f"c{index % 8}")
-    )
-    return [pick(index) for index in range(groups)]
+def _styles(column: str, items: Items, groups: list[str]) -> list[str]:
+    """Colours of a scale for what has an order, colours of their own for names, grey for what is not set."""
+    known = [value for value in items.column(column).to_pylist() if value is not None]
+    ordered = not isinstance(known[0], (str, bool))
+    last = max(len(set(groups) - {"-"}) - 1, 1)
+    colours = [f"s{round(place * 6 / last)}" if ordered else f"c{place % 7}" for place in range(len(groups))]
+    return ["c7" if group == "-" else colour for group, colour in zip(groups, colours, strict=True)]

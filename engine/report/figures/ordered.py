@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from ...meta import Question, Score, Study, main_metric
 from ..figure import Figure, Key
 from ..lines import Series, lines
-from ..svg import percent, plain
+from ..svg import percent
 from .scores import (
     SCORE_HEADER,
     best_first,
     bounds_of,
     chance_of,
+    form_of,
     is_baseline,
     score_rows,
     scores_of,
@@ -35,6 +34,7 @@ _MOST_LINES = 6
 
 
 def lined(study: Study, prefix: str, view: str) -> Figure:
+    """A line a model over the layers, or over the progress of training."""
     title, label, caption = LINED[view]
     styles = styles_of(study)
     shown = _leaders(study, view)
@@ -46,9 +46,9 @@ def lined(study: Study, prefix: str, view: str) -> Figure:
         mine = [score for score in mine if main_metric(question.kind) in score.metrics]
         if not mine:
             continue
-        groups = _ordered({score.group for score in mine}, view)
+        layers = _in_order({score.group for score in mine}) if view == "layer" else []
         series = [
-            _series(question, [score for score in mine if score.model == model], groups, model, styles[model])
+            _series(question, [score for score in mine if score.model == model], layers, model, styles[model])
             for model in shown
             if any(score.model == model for score in mine)
         ]
@@ -59,11 +59,11 @@ def lined(study: Study, prefix: str, view: str) -> Figure:
                 description="; ".join(f"{one.name} from {one.y[0]:.2f} to {one.y[-1]:.2f}" for one in series)
                 + ".",
                 label=label,
-                form=percent if question.kind == "classification" else plain,
-                x_form=plain,
+                form=form_of(question),
+                x_form=percent,
                 bounds=bounds_of(question, mine),
                 line=(chance_of(question), "chance"),
-                names=[_tenth(group) for group in groups] if view == "progress" else groups,
+                names=layers,
             )
         )
     hidden = len({score.model for score in scores_of(study, view)}) - len(shown)
@@ -96,31 +96,27 @@ def _leaders(study: Study, view: str) -> list[str]:
     return [model for model in study.models if model in best]
 
 
-def _series(question: Question, scores: list[Score], groups: list[str], model: str, style: str) -> Series:
-    figures = {score.group: score.metrics[main_metric(question.kind)] for score in scores}
-    there = [place for place, group in enumerate(groups) if group in figures]
-    chosen = [figures[groups[place]] for place in there]
+def _series(question: Question, scores: list[Score], layers: list[str], model: str, style: str) -> Series:
+    """Places are numbers of the layers or, where there are none, the groups themselves: shares of training."""
+    places = {score.group: float(layers.index(score.group) if layers else score.group) for score in scores}
+    ordered = sorted(scores, key=lambda score: places[score.group])
+    figures = [score.metrics[main_metric(question.kind)] for score in ordered]
     return Series(
         name=model,
-        x=tuple(float(place) for place in there),
-        y=tuple(figure.value for figure in chosen),
-        whiskers=tuple((figure.low, figure.high) for figure in chosen),
+        x=tuple(places[score.group] for score in ordered),
+        y=tuple(figure.value for figure in figures),
+        whiskers=tuple((figure.low, figure.high) for figure in figures),
         style=style,
         dashed=is_baseline(model),
     )
 
 
-def _ordered(groups: set[str], view: str) -> list[str]:
-    """Progress by number, layers as they stand in a network: convolutions before what is fully connected."""
-    if view == "progress":
-        return sorted(groups, key=float)
+def _in_order(layers: set[str]) -> list[str]:
+    """Layers as they stand in a network: convolutions before what is fully connected, each by number."""
 
     def place(layer: str) -> tuple[str, int, str]:
-        name, number = re.fullmatch(r"([a-z]*)(\d*).*", layer, re.DOTALL).groups()  # type: ignore[union-attr]
-        return name, int(number or 0), layer
+        name = layer.split(".")[0]
+        kind = name.rstrip("0123456789")
+        return kind, int(name[len(kind) :] or 0), layer
 
-    return sorted(groups, key=place)
-
-
-def _tenth(group: str) -> str:
-    return f"{100 * float(group):.0f} %"
+    return sorted(layers, key=place)

@@ -12,9 +12,9 @@ from ...zoo import Zoo
 from ..figure import Figure, Key
 from ..learning import curves_by_dataset, quantile_curves
 from ..lines import Series, lines
-from ..rows import Bar, Dot, bars, dots
+from ..rows import Bar, Dot, bars, dots, room_for
 from ..summary import Floats, column, groups_of
-from ..svg import percent, plain
+from ..svg import around, percent, plain
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NAMES = tuple(f"{round(100 * share)} %" for share in QUANTILES)
@@ -71,13 +71,16 @@ def _learning(zoo: Zoo) -> Figure:
 
 def _accuracy(zoo: Zoo) -> Figure:
     by_property = _quantile_rows(zoo, column(zoo.members, "test_accuracy"))
+    room = room_for(row[0] for rows in by_property.values() for row in rows)
     return Figure(
         name="accuracy-by-property",
         title="Test accuracy by property",
         caption="Test accuracy of the last snapshot for each value of each property that varies; numbers are "
         "grouped by their quartiles. All members count, dead ones too.",
         panels=tuple(
-            _quantile_panel(name, rows, "test accuracy", (0, 1)) for name, rows in by_property.items() if rows
+            _quantile_panel(name, rows, "test accuracy", (0, 1), room=room)
+            for name, rows in by_property.items()
+            if rows
         ),
         header=("property", "value", "members", *_NAMES),
         rows=_flat(by_property),
@@ -89,18 +92,21 @@ def _gap(zoo: Zoo) -> Figure:
     by_property = _quantile_rows(zoo, column(zoo.members, "generalization_gap"))
 
     def spread(name: str) -> float:
-        medians = [row[4] for row in by_property[name]]
+        medians: list[float] = [row[4] for row in by_property[name]]
         return max(medians) - min(medians)
 
     chosen = sorted((name for name in by_property if by_property[name]), key=spread, reverse=True)[:_GAP_PANELS]
     ends = [value for name in chosen for row in by_property[name] for value in row[2:]]
-    bounds = (min(ends, default=0.0), max(ends, default=1.0))
+    bounds = around(ends)
+    room = room_for(row[0] for name in chosen for row in by_property[name])
     return Figure(
         name="generalisation-gap",
         title="Generalisation gap",
         caption="Training accuracy less test accuracy of the last snapshot, for the "
         f"{_count(len(chosen), 'property', 'properties')} whose groups differ most; the CSV has all.",
-        panels=tuple(_quantile_panel(name, by_property[name], "gap", bounds, zero=True) for name in chosen),
+        panels=tuple(
+            _quantile_panel(name, by_property[name], "gap", bounds, room=room, zero=True) for name in chosen
+        ),
         header=("property", "value", "members", *_NAMES),
         rows=_flat(by_property),
         keys=_QUANTILE_KEYS,
@@ -133,7 +139,13 @@ def _row(value: str, values: Floats) -> tuple[Any, ...]:
 
 
 def _quantile_panel(
-    name: str, rows: list[tuple[Any, ...]], label: str, bounds: tuple[float, float], zero: bool = False
+    name: str,
+    rows: list[tuple[Any, ...]],
+    label: str,
+    bounds: tuple[float, float],
+    *,
+    room: float,
+    zero: bool = False,
 ) -> str:
     title = "all members" if name == "(all)" else name
     return dots(
@@ -153,6 +165,7 @@ def _quantile_panel(
         form=percent,
         bounds=bounds,
         line=(0.0, "no gap") if zero else None,
+        room=room,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...meta import Question, Score, Study, main_metric
 from ..rows import Dot
+from ..svg import Format, percent, plain
 
 # Models that see no weights: what they reach can be had without any.
 _BASELINE = re.compile(r"majority|chance|mean\b|set-?up", re.IGNORECASE)
@@ -21,6 +22,7 @@ def is_baseline(model: str) -> bool:
 
 
 def scores_of(study: Study, view: str) -> list[Score]:
+    """The scores of one view."""
     return [score for score in study.scores if score.view == view]
 
 
@@ -30,7 +32,13 @@ def chance_of(question: Question) -> float:
 
 
 def metric_name(question: Question) -> str:
+    """The main metric as it stands at an axis."""
     return "accuracy" if question.kind == "classification" else "R²"
+
+
+def form_of(question: Question) -> Format:
+    """How figures of the main metric are written at an axis."""
+    return percent if question.kind == "classification" else plain
 
 
 def bounds_of(question: Question, scores: Iterable[Score]) -> tuple[float, float]:
@@ -44,6 +52,7 @@ def bounds_of(question: Question, scores: Iterable[Score]) -> tuple[float, float
 def score_rows(
     study: Study, scores: Iterable[Score], metrics: Iterable[str] | None = None
 ) -> list[tuple[object, ...]]:
+    """Rows of a CSV under ``SCORE_HEADER``: all metrics, or those named."""
     chances = {question.name: chance_of(question) for question in study.questions}
     wanted = None if metrics is None else set(metrics)
     return [
@@ -67,6 +76,7 @@ def score_rows(
 
 
 def dot_of(question: Question, score: Score, name: str, style: str) -> Dot:
+    """The main metric of a score as a dot; a ring for a baseline."""
     figure = score.metrics.get(main_metric(question.kind))
     if figure is None:
         return Dot(name=name, value=np.nan, interval=(np.nan, np.nan), style=style)
@@ -91,6 +101,7 @@ def best_first(question: Question, scores: Sequence[Score]) -> list[Score]:
 
 
 def figure_text(question: Question, value: float) -> str:
+    """A figure of the main metric in words."""
     return f"{100 * value:.1f} %" if question.kind == "classification" else f"R² {value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Figures of one study: how well each model reads each property, where in the weights, when, and with what errors."""
+"""Figures of one study: how well each model reads each property, where and when, and with what errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from ...meta import Study
 from ..figure import Figure, Key
 from ..grids import heat_map, matrix
-from ..rows import Dot, dots
-from ..svg import percent, plain
+from ..rows import Dot, dots, room_for
+from ..svg import around, percent
 from .ordered import LINED, lined
 from .scores import (
     SCORE_HEADER,
@@ -17,12 +17,13 @@ from .scores import (
     chance_of,
     dot_of,
     figure_text,
+    form_of,
     is_baseline,
     metric_name,
     score_rows,
     scores_of,
-    styles_of,
 )
+from .strata import strata_figure
 
 
 def study_figures(study: Study, prefix: str) -> list[Figure]:
@@ -30,7 +31,7 @@ def study_figures(study: Study, prefix: str) -> list[Figure]:
     figures = [_scores(study, prefix)]
     figures += [lined(study, prefix, view) for view in LINED if scores_of(study, view)]
     views = dict.fromkeys(score.view for score in study.scores)
-    figures += [_strata(study, prefix, view) for view in views if view != "all" and view not in LINED]
+    figures += [strata_figure(study, prefix, view) for view in views if view != "all" and view not in LINED]
     figures += [_maps(study, prefix)] if study.maps else []
     figures += [_confusions(study, prefix)] if study.confusions else []
     if any("calibration_error" in score.metrics for score in scores_of(study, "all")):
@@ -40,6 +41,7 @@ def study_figures(study: Study, prefix: str) -> list[Figure]:
 
 def _scores(study: Study, prefix: str) -> Figure:
     panels = []
+    room = room_for(study.models)
     for question in study.questions:
         mine = best_first(question, [score for score in scores_of(study, "all") if score.target == question.name])
         if not mine:
@@ -56,17 +58,18 @@ def _scores(study: Study, prefix: str) -> Figure:
                 description=f"Best: {drawn[0].name} with {figure_text(question, drawn[0].value)}; "
                 f"chance is {figure_text(question, chance)}.",
                 label=metric_name(question),
-                form=percent if question.kind == "classification" else plain,
+                form=form_of(question),
                 bounds=bounds_of(question, mine),
                 line=(chance, "chance"),
+                room=room,
             )
         )
     return Figure(
         name=f"{prefix}-scores",
         title="What can be read",
-        caption="Accuracy of each model for a property with classes, R² for a number (cut at -0.5), on members that "
-        "were not trained on; lines are 95 % bootstrap intervals over members. Models that see weights come first, "
-        "best on top; rings are baselines that see none.",
+        caption="Accuracy of each model for a property with classes, R² for a number (cut at -0.5), on members "
+        "that were not trained on; lines are 95 % bootstrap intervals over members. Models that see weights come "
+        "first, best on top; rings are baselines that see none.",
         panels=tuple(panels),
         header=SCORE_HEADER,
         rows=tuple(score_rows(study, scores_of(study, "all"))),
@@ -77,67 +80,6 @@ def _scores(study: Study, prefix: str) -> Figure:
             Key(style="chance", label="chance"),
         ),
     )
-
-
-def _strata(study: Study, prefix: str, view: str) -> Figure:
-    """A view without an order: rows for every group and model."""
-    styles = styles_of(study)
-    scores = scores_of(study, view)
-    shown = [model for model in study.models if any(score.model == model for score in scores)]
-    panels = []
-    for question in study.questions:
-        mine = [score for score in scores if score.target == question.name]
-        if not mine:
-            continue
-        groups = sorted({score.group for score in mine})
-        drawn = []
-        for group in groups:
-            here = best_first(question, [score for score in mine if score.group == group])
-            drawn += [dot_of(question, one, _pair(group, one.model, shown), styles[one.model]) for one in here]
-        panels.append(
-            dots(
-                drawn,
-                title=question.name,
-                description="; ".join(f"{one.name} {figure_text(question, one.value)}" for one in drawn) + ".",
-                label=metric_name(question),
-                form=percent if question.kind == "classification" else plain,
-                bounds=bounds_of(question, mine),
-                line=(chance_of(question), "chance"),
-            )
-        )
-    return Figure(
-        name=f"{prefix}-{view}",
-        title=_VIEW_TITLES.get(view, f"What can be read, by {view}"),
-        caption=f"{_VIEW_CAPTIONS.get(view, f'Test members apart by {view}, with models trained on all.')} "
-        "Lines are 95 % intervals, rings are baselines, chance is dashed.",
-        panels=tuple(panels),
-        header=SCORE_HEADER,
-        rows=tuple(score_rows(study, scores)),
-        keys=(
-            *(
-                Key(style=f"{styles[model]} {'ring' if is_baseline(model) else 'dot'}", label=model)
-                for model in shown
-            ),
-            Key(style="chance", label="chance"),
-        ),
-    )
-
-
-_VIEW_TITLES = {
-    "status": "Dead members in and out",
-    "permuted": "With neurons permuted",
-    "length": "Slices of other lengths",
-}
-_VIEW_CAPTIONS = {
-    "status": "Test members by their status, with models trained on all. Dead members carry little but their "
-    "initialisation.",
-    "permuted": "Neurons of the test members in another order: the same functions, other vectors.",
-    "length": "Test slices of other lengths than in training.",
-}
-
-
-def _pair(group: str, model: str, shown: list[str]) -> str:
-    return group if len(shown) == 1 else f"{group} · {model}"
 
 
 def _maps(study: Study, prefix: str) -> Figure:
@@ -153,8 +95,8 @@ def _maps(study: Study, prefix: str) -> Figure:
                 high=high,
                 edges=one.layers,
                 title=f"{one.target} · {one.model}",
-                description=f"Highest, {100 * high:.0f} %, at {100 * one.positions[int(peak[0])]:.0f} % of the part and "
-                f"{100 * one.snapshots[int(peak[1])]:.0f} % of training.",
+                description=f"Highest, {100 * high:.0f} %, {100 * one.positions[int(peak[0])]:.0f} % into the part "
+                f"and {100 * one.snapshots[int(peak[1])]:.0f} % into training.",
                 label="training →",
             )
         )
@@ -166,8 +108,9 @@ def _maps(study: Study, prefix: str) -> Figure:
     return Figure(
         name=f"{prefix}-maps",
         title="Where and when",
-        caption="Mean probability that a slice's true class is given, by where the slice starts (left to right, layers "
-        "named below) and by the snapshot it is from (the first at the bottom). The darkest colour is chance or less.",
+        caption="Mean probability that a slice's true class is given, by where the slice starts (left to right, "
+        "layers named below) and by the snapshot it is from (the first at the bottom). The darkest colour is "
+        "chance or less.",
         panels=tuple(panels),
         header=("target", "model", "length", "chance", "position", "training_done", "probability"),
         rows=tuple(rows),
@@ -201,8 +144,8 @@ def _confusions(study: Study, prefix: str) -> Figure:
     return Figure(
         name=f"{prefix}-confusion",
         title="What is taken for what",
-        caption="For each property the model that reads it best: of the test items of a true class (row), the share in "
-        "percent that it gives each class (column). The CSV has all models.",
+        caption="For each property the model that reads it best: of the test items of a true class (row), the "
+        "share in percent that it gives each class (column). The CSV has all models.",
         panels=tuple(panels),
         header=("target", "model", "true", "predicted", "items"),
         rows=tuple(rows),
@@ -233,14 +176,16 @@ def _calibration(study: Study, prefix: str) -> Figure:
                     description="; ".join(f"{one.name} {one.value:.3f}" for one in drawn) + ".",
                     label="calibration error",
                     form=percent,
-                    bounds=(0.0, max(highest, 0.01)),
+                    bounds=around([0.0, max(highest, 0.01)]),
+                    room=room_for(study.models),
                 )
             )
     return Figure(
         name=f"{prefix}-calibration",
         title="Calibration",
-        caption="How far the probabilities that a model gives are from how often it is right (expected calibration "
-        "error): less is better. A baseline that always gives the classes' shares is calibrated, and knows nothing.",
+        caption="How far the probabilities that a model gives are from how often it is right (expected "
+        "calibration error): less is better. A baseline that always gives the classes' shares is calibrated, and "
+        "knows nothing.",
         panels=tuple(panels),
         header=SCORE_HEADER,
         rows=tuple(score_rows(study, scores, ("calibration_error", "log_loss"))),
