@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .svg import (
-    LETTER,
     LINE,
     WIDTH,
     Scale,
@@ -21,6 +20,7 @@ from .svg import (
     path,
     percent,
     text,
+    width_of,
 )
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ def heat_map(
         description: for those who do not see it.
         label: of the y axis, from bottom to top.
     """
-    left, right, height = 24.0, WIDTH - 6.0, 170.0
+    left, right, height = 34.0, WIDTH - 6.0, 170.0
     bottom = _TOP + height
     scale = Scale(low=0, high=1, start=left, stop=right)
     picture = element(
@@ -114,7 +114,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str,
     """A confusion matrix: each row's shares in percent, the larger the stronger."""
     table = np.asarray(counts, np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    left = 12 + min(max(map(len, names)) * LETTER, 96)
+    left = 12 + min(max(map(width_of, names)), 104)
     cell = min((WIDTH - 6 - left) / len(names), 60.0)
     height = min(cell, 30.0)
     top = _TOP + 8
@@ -144,10 +144,10 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str,
             ]
     for column, name in enumerate(names):
         turned = f"translate({left + cell * (column + 0.5) + 4:.1f} {bottom + 12:.1f}) rotate(-35)"
-        parts.append(text(0, 0, fitting(name, 96), "tick end", transform=turned))
-    drop = min(max(map(len, names)) * LETTER, 96) * 0.6
+        parts.append(text(0, 0, fitting(name, 104), "tick end", transform=turned))
+    drop = min(max(map(width_of, names)), 104) * 0.6
     words = "rows: true, columns: predicted, % of the row"
-    parts.append(text((left + WIDTH) / 2 - 6, bottom + drop + 30, words, "label mid"))
+    parts.append(text(0, bottom + drop + 28, words, "label"))
     return document(bottom + drop + 38, parts, title=title, description=description)
 
 
@@ -174,7 +174,7 @@ def scatter(
         marks = "".join(f"M{x.inside(a):.1f} {y.inside(b):.1f}h0" for a, b in points[here].tolist())
         if marks:
             parts.append(element("path", d=marks, class_=f"{style} points", data_count=str(int(here.sum()))))
-        width = 18 + len(name) * LETTER + 8
+        width = 18 + width_of(name) + 8
         if across + width > WIDTH and across > 4:
             across, down = 4.0, down + LINE + 3
         parts.append(element("circle", cx=across + 6, cy=down - 4, r=4.5, class_=f"{style} dot"))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .svg import (
-    LETTER,
     LINE,
     WIDTH,
     Format,
@@ -19,6 +18,7 @@ from .svg import (
     hint,
     path,
     text,
+    width_of,
     x_axis,
     y_axis,
 )
@@ -101,7 +101,7 @@ def _axis(scale: Scale, label: str, form: Format) -> list[str]:
 
 def _levels(names: Sequence[str]) -> int:
     """Two where names would touch each other on one line."""
-    return 2 if names and max(map(len, names)) * LETTER > (_RIGHT - _LEFT) / len(names) else 1
+    return 2 if names and max(map(width_of, names)) > (_RIGHT - _LEFT) / len(names) else 1
 
 
 def _named_axis(scale: Scale, names: Sequence[str], label: str) -> list[str]:

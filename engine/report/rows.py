@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .svg import LETTER, LINE, WIDTH, Format, Scale, around, document, element, fitting, hint, path, text, x_axis
+from .svg import LINE, WIDTH, Format, Scale, around, document, element, fitting, hint, path, text, width_of, x_axis
 
 _STEP = 19  # between two rows
 _NEAR = 7  # between two dots of one row
 _TOP = 24
 _RIGHT = WIDTH - 22
-_WIDEST = 132  # of the names
+_WIDEST = 136  # of the names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Dot:
 
 def room_for(names: Iterable[str]) -> float:
     """Width that names of rows need; charts side by side are given the same."""
-    return min(max((len(name) for name in names), default=0) * LETTER, _WIDEST) + 8
+    return min(max(map(width_of, names), default=0.0), _WIDEST) + 8
 
 
 def dots(
@@ -118,7 +118,7 @@ class Bar:
 def bars(rows: Sequence[Bar], *, title: str, description: str) -> str:
     """Rows of stacked bars, each with its number in words: they need no axis."""
     left = 4 + room_for(row.name for row in rows)
-    ends = max(len(row.words) for row in rows) * LETTER + 8
+    ends = max(width_of(row.words) for row in rows) + 8
     highest = max(sum(value for value, _, _ in row.parts) for row in rows)
     scale = Scale(low=0, high=highest, start=left, stop=max(WIDTH - ends, left + 60))
     parts = [text(0, LINE, fitting(title, WIDTH - 4), "title")]

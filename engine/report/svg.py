@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 WIDTH = 360
 LINE = 14  # height of a line of text
-LETTER = 6.5  # width of a letter of the charts' font; wide ones are rare enough
+_LETTER, _NARROW, _WIDE = 6.8, 4.4, 10.4  # widths of letters of the charts' font, on the safe side
 
 Number = int | float
 Format = Callable[[float], str]
@@ -80,20 +80,26 @@ class Scale:
         """The place of a value; what lies outside is put on the edge."""
         return self(min(max(value, self.low), self.high))
 
-    def ticks(self, most: int = 6) -> list[float]:
+    def ticks(self, most: int = 7) -> list[float]:
         """Round values, 1, 2 or 5 times a power of ten apart."""
         return ticks(self.low, self.high, most)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, most: int = 7) -> list[float]:
     """At most ``most`` round values from ``low`` to ``high``."""
+    step = _step(low, high, most)
+    if step is None:
+        return [low]
+    return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _step(low: float, high: float, most: int) -> float | None:
+    """1, 2 or 5 times a power of ten, ``most`` - 1 of which reach from ``low`` to ``high``; None from x to x."""
     span = high - low
     if not span > 0 or not math.isfinite(span):
-        return [low]
+        return None
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * times for times in (1, 2, 5, 10, 20) if span / (power * times) <= most - 1 + 1e-9)
-    first = math.ceil(low / step - 1e-9)
-    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    return next(power * times for times in (1, 2, 5, 10, 20) if span / (power * times) <= most - 1 + 1e-9)
 
 
 def around(values: Sequence[float], *more: float) -> tuple[float, float]:
@@ -102,11 +108,9 @@ def around(values: Sequence[float], *more: float) -> tuple[float, float]:
     if not known:
         return 0.0, 1.0
     low, high = min(known), max(known)
-    if low == high:
-        high = low + (abs(low) or 1.0)
-    marks = ticks(low, high, 5)
-    step = marks[1] - marks[0] if len(marks) > 1 else high - low
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    step = _step(low, high, 5) or abs(low) or 1.0
+    lower, upper = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return lower, upper if upper > lower else lower + step
 
 
 def x_axis(scale: Scale, *, top: float, bottom: float, label: str, form: Format, grid: bool = True) -> list[str]:
@@ -138,7 +142,16 @@ def plain(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
+def width_of(words: str) -> float:
+    """About the width of words in a chart; fonts differ, so it is generous."""
+    return sum(_NARROW if a in " .,:;|!'iljftr()" else _WIDE if a in "mwMW%@" else _LETTER for a in words)
+
+
 def fitting(words: str, width: float) -> str:
-    """Words cut to a width in units."""
-    most = max(int(width / LETTER), 2)
-    return words if len(words) <= most else words[: most - 1] + "…"
+    """Words cut to a width."""
+    if width_of(words) <= width:
+        return words
+    most = len(words)
+    while most and width_of(words[:most] + "…") > width:
+        most -= 1
+    return words[:most] + "…"

@@ -95,7 +95,7 @@ def _maps(study: Study, prefix: str) -> Figure:
                 high=high,
                 edges=one.layers,
                 title=f"{one.target} · {one.model}",
-                description=f"Highest, {100 * high:.0f} %, {100 * one.positions[int(peak[0])]:.0f} % into the part "
+                description=f"Highest, {100 * high:.0f} %, {100 * one.positions[int(peak[0])]:.0f} % along "
                 f"and {100 * one.snapshots[int(peak[1])]:.0f} % into training.",
                 label="training →",
             )
