@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, info, meta
+from . import bench, data, generate, info, meta, report
 from .output import INTERRUPTED
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("meta")(meta.meta)
+app.command("report")(report.report)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 

@@ -83,6 +83,31 @@ def test_info_of_a_zoo(small: Path) -> None:
     assert (small / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_of_a_zoo(small: Path, tmp_path: Path) -> None:
+    shown = wse("report", small / "zoo", "--out", "page.html", "--no-embedding", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("page.html (")
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page"}
+    assert "weights-pca" not in (tmp_path / "page.html").read_text()
+
+
+def test_report_stands_in_the_zoo_by_default(small: Path) -> None:
+    shown = wse("report", folder=small)
+    assert shown.returncode == 0, shown.stderr
+    assert (small / "zoo" / "report.html").is_file()
+    assert (small / "zoo" / "report" / "weights-pca.csv").is_file()
+    assert Zoo.open(small / "zoo").verify() == []
+
+
+@pytest.mark.parametrize("out", ["page.txt", "missing/page.html", "/proc/page.html"])
+def test_a_report_that_cannot_be_written_is_one_clear_line(out: str, small: Path, tmp_path: Path) -> None:
+    done = wse("report", small / "zoo", "--out", out, folder=tmp_path)
+    assert done.returncode == (2 if out == "page.txt" else 1)
+    assert done.stderr.startswith("wse: cannot write")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_info_as_json(small: Path) -> None:
     shown = json.loads(wse("info", "--json", folder=small).stdout)
     zoo = Zoo.open(small / "zoo")
@@ -121,6 +146,9 @@ def test_a_signal_ends_a_run_cleanly(number: signal.Signals, small: Path, tmp_pa
     assert "Traceback" not in errors
     assert "wse generate --resume --out zoo" in errors
     unfinished = wse("info", folder=tmp_path)
+    assert unfinished.returncode == 1
+    assert "--resume" in unfinished.stderr
+    unfinished = wse("report", folder=tmp_path)
     assert unfinished.returncode == 1
     assert "--resume" in unfinished.stderr
     resumed = wse("generate", "--resume", folder=tmp_path)
@@ -165,6 +193,8 @@ WRONG = {
     "seed": (["generate", *TINY, "--models", "3", "--seed", "-1"], "`seed` (=-1)"),
     "no zoo": (["info", "nowhere"], "no folder nowhere"),
     "not a zoo": (["info", "."], "not a zoo"),
+    "report of no zoo": (["report", "nowhere"], "no folder nowhere"),
+    "report of what is no zoo": (["report", "."], "not a zoo"),
     "unknown command": (["train"], "train"),
 }
 if not torch.cuda.is_available():
