@@ -66,6 +66,7 @@ def meta(
     ] = False,
     budget: Annotated[str, typer.Option(help="What all may take (90s, 10m, 2h), or none.")] = "4m",
     device: Annotated[str, typer.Option(help="For deep models: auto, cpu or cuda.")] = "auto",
+    processes: Annotated[int | None, typer.Option(help="Models fitted side by side; as many as cores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder of the results; one inside the zoo if not given.")
     ] = None,
@@ -105,6 +106,7 @@ def meta(
         shuffled=shuffled,
         budget_seconds=None if budget == "none" else seconds_of(budget),
         device=pick_device(device),
+        processes=processes,
     )
     with _Progress(quiet=quiet or as_json) as progress:
         study, folder = run_study(options, out, progress.show)

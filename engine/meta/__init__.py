@@ -17,7 +17,7 @@ from .results import (
     write_study,
 )
 from .splits import Condition
-from .study import Studying, run_study
+from .study import run_study
 from .targets import Kind, Target, kinds_of, open_questions, target_of
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "SliceSpec",
     "Study",
     "StudyOptions",
-    "Studying",
     "Target",
     "find_studies",
     "kinds_of",

@@ -43,6 +43,7 @@ class StudyOptions:
         shuffled: give members each other's answers: whatever is read then is chance, or a leak.
         budget_seconds: what the whole study may take; None: no limit.
         device: that deep models run on.
+        processes: models that are fitted side by side; None: as many as there are cores, and one with a GPU.
 
     Raises:
         UsageError: a model does not exist, or a number is too small.
@@ -69,6 +70,7 @@ class StudyOptions:
     shuffled: bool = False
     budget_seconds: float | None = None
     device: str = "cpu"
+    processes: int | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.models) - MODELS.keys())
@@ -76,8 +78,8 @@ class StudyOptions:
             raise UsageError(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}, or all")
         if self.normalize not in NORMALIZING:
             raise UsageError(f"--normalize {self.normalize}: use {', '.join(NORMALIZING)}")
-        for name in ("seeds", "deep_seeds"):
-            if getattr(self, name) < 1:
+        for name in ("seeds", "deep_seeds", "processes"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")
 
     def specs(self) -> list[ModelSpec]:
