@@ -44,7 +44,8 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         weight_decay: decoupled from the gradient (AdamW).
         schedule: of the learning rate: ``one-cycle`` over what the epochs or the budget allow, or ``constant``.
         validation: share of the groups (members) that are held out for early stopping and calibration.
-        patience: validations without an improvement that end training.
+        patience: validations without an improvement that end training. The best weights of a one-cycle schedule
+            come late: as many as there are epochs let it go to its end.
         looks: how many slices of each item a prediction is the mean of, where slices lie at random places.
         seconds: that `fit` may take; None: no limit.
         device: as PyTorch names it.

@@ -88,7 +88,8 @@ def _build(source: Any, outputs: int) -> LightCNN:
 
 
 def _make(making: Making) -> Any:
-    return deep_estimator(making, _build, epochs=300, learning_rate=3e-3, weight_decay=1e-2, patience=300)
+    epochs = 300
+    return deep_estimator(making, _build, epochs=epochs, patience=epochs, learning_rate=3e-3, weight_decay=1e-2)
 
 
 SPECS = (

@@ -106,7 +106,8 @@ def _build(source: Any, outputs: int) -> WeightTransformer:
 
 
 def _make(making: Making) -> Any:
-    return deep_estimator(making, _build, source=TokenSource, weight_decay=1e-2)
+    epochs = 50
+    return deep_estimator(making, _build, source=TokenSource, epochs=epochs, patience=epochs, weight_decay=1e-2)
 
 
 SPECS = (
