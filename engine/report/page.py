@@ -21,7 +21,6 @@ from .figure import Figure, data_link
 from .figures import embedding_figures, population_figures, study_figures
 from .figures.fits import by_model, fits_figure
 
-PAGE_NAME = "report.html"
 SPACE_FILE = "space.toml"
 # A table that is longer is not put into the page as well: it stands in the folder alone.
 MOST_EMBEDDED = 60_000
@@ -44,8 +43,8 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
 
     Args:
         zoo: a complete zoo.
-        page: the HTML file; its folder must exist. A folder of the same name without the ending is made for the
-            CSV files.
+        page: the HTML file; its folder must exist. The CSV files go into a folder beside it: ``report-data`` for
+            ``report.html``.
         embedding: whether to read weights and embed them in a plane, which takes most of the time.
 
     Returns:
@@ -57,7 +56,7 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
     """
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write the page as {page}: the name must end in .html")
-    folder = page.with_suffix("")
+    folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
     _check_writable(folder)
     parts = sections(zoo, embedding=embedding)
     space = space_toml(zoo.manifest.space)

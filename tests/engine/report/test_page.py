@@ -81,7 +81,7 @@ def parsed(page: Path) -> Page:
 
 
 def rows_of(page: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((page.with_suffix("") / f"{name}.csv").read_text())))
+    return list(csv.DictReader(io.StringIO((page.with_name("report-data") / f"{name}.csv").read_text())))
 
 
 def test_headings_are_in_order(parsed: Page) -> None:
@@ -156,9 +156,11 @@ def test_csv_files_and_those_in_the_page_are_the_same(page: Path, parsed: Page) 
     inside = [found for found in links if found["href"].startswith("data:")]
     for found in inside:
         content = base64.b64decode(found["href"].partition("base64,")[2])
-        assert content == (page.with_suffix("") / found["download"]).read_bytes()
+        assert content == (page.with_name("report-data") / found["download"]).read_bytes()
     assert 0 < len(inside) < len(links)  # the long ones are in the folder alone
-    assert {found["download"] for found in links} == {path.name for path in page.with_suffix("").iterdir()}
+    assert {found["download"] for found in links} == {
+        path.name for path in page.with_name("report-data").iterdir()
+    }
 
 
 @pytest.mark.parametrize("name", ["study-1-scores", "study-2-scores"])
@@ -233,7 +235,7 @@ def test_baselines_are_marked() -> None:
 
 
 def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path, monkeypatch) -> None:
-    space = page.with_suffix("") / "space.toml"
+    space = page.with_name("report-data") / "space.toml"
     assert Space.load(file=space) == Space.from_config(studied_zoo.manifest.space)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "space.toml").write_bytes(space.read_bytes())
@@ -252,6 +254,12 @@ def test_a_space_is_written_whole(preset: str, tmp_path: Path) -> None:
     space = Space.load(preset=preset)
     (tmp_path / "space.toml").write_text(space_toml(space.to_config()))
     assert Space.load(file=tmp_path / "space.toml") == space
+
+
+def test_a_page_named_after_its_zoo_leaves_it_alone(studied_zoo: Zoo) -> None:
+    before = sorted(studied_zoo.folder.iterdir())
+    write_report(studied_zoo, studied_zoo.folder.with_suffix(".html"), embedding=False)
+    assert sorted(studied_zoo.folder.iterdir()) == before
 
 
 def test_a_zoo_without_studies_and_embedding(studied_zoo: Zoo, tmp_path: Path) -> None:
@@ -286,7 +294,7 @@ def test_where_a_page_cannot_be(studied_zoo: Zoo, tmp_path: Path) -> None:
         write_report(studied_zoo, tmp_path / "page.txt")
     with pytest.raises(WseError, match="--out"):
         write_report(studied_zoo, tmp_path / "missing" / "page.html")
-    (tmp_path / "page").write_text("a file where the folder would be")
+    (tmp_path / "page-data").write_text("a file where the folder would be")
     with pytest.raises(WseError, match="--out"):
         write_report(studied_zoo, tmp_path / "page.html")
 
