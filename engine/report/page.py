@@ -96,7 +96,7 @@ def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
         parts.append(
             Section(
                 anchor=anchor,
-                title=f"Reading {study.slice}",
+                title=_study_title(study, number, [part.title for part in parts]),
                 notes=tuple(study_notes(study)),
                 figures=tuple(study_figures(study, anchor)),
                 study=study,
@@ -106,6 +106,11 @@ def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
     if embedding and (figures := embedding_figures(zoo)):
         parts.append(Section(anchor="weights", title="The space of weights", notes=(), figures=tuple(figures)))
     return parts
+
+
+def _study_title(study: Study, number: int, taken: list[str]) -> str:
+    title = f"Reading {study.slice}" + (f", held out: {study.holdout}" if study.holdout else "")
+    return f"{title} (study {number})" if title in taken else title
 
 
 def study_notes(study: Study) -> list[str]:

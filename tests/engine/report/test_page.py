@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from wse.cli.main import app
@@ -22,6 +23,7 @@ from wse.engine.report import write_report
 from wse.engine.report.facts import command, space_toml
 from wse.engine.report.figures import embedding, embedding_figures, study_figures
 from wse.engine.report.figures.scores import is_baseline
+from wse.engine.report.page import sections
 from wse.engine.report.svg import around, ticks
 from wse.engine.space import Space
 from wse.engine.zoo import Zoo
@@ -152,15 +154,14 @@ def test_every_chart_has_a_name_and_a_description(parsed: Page) -> None:
 
 
 def test_csv_files_and_those_in_the_page_are_the_same(page: Path, parsed: Page) -> None:
+    folder = page.with_name("report-data")
     links = [found for tag, found, _ in parsed.elements if tag == "a" and "download" in found]
     inside = [found for found in links if found["href"].startswith("data:")]
     for found in inside:
         content = base64.b64decode(found["href"].partition("base64,")[2])
-        assert content == (page.with_name("report-data") / found["download"]).read_bytes()
+        assert content == (folder / found["download"]).read_bytes()
     assert 0 < len(inside) < len(links)  # the long ones are in the folder alone
-    assert {found["download"] for found in links} == {
-        path.name for path in page.with_name("report-data").iterdir()
-    }
+    assert {found["download"] for found in links} == {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["study-1-scores", "study-2-scores"])
@@ -237,9 +238,9 @@ def test_baselines_are_marked() -> None:
 def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path, monkeypatch) -> None:
     space = page.with_name("report-data") / "space.toml"
     assert Space.load(file=space) == Space.from_config(studied_zoo.manifest.space)
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "space.toml").write_bytes(space.read_bytes())
-    words = command(studied_zoo.manifest, "report/space.toml")
+    (tmp_path / "report-data").mkdir()
+    (tmp_path / "report-data" / "space.toml").write_bytes(space.read_bytes())
+    words = command(studied_zoo.manifest, "report-data/space.toml")
     assert words in page.read_text()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(words)[1:])
@@ -254,6 +255,21 @@ def test_a_space_is_written_whole(preset: str, tmp_path: Path) -> None:
     space = Space.load(preset=preset)
     (tmp_path / "space.toml").write_text(space_toml(space.to_config()))
     assert Space.load(file=tmp_path / "space.toml") == space
+
+
+def test_studies_have_titles_of_their_own(studied_zoo: Zoo, tmp_path: Path) -> None:
+    for name in ("zoo.json", "members.parquet", "snapshots.parquet"):
+        (tmp_path / name).write_bytes((studied_zoo.folder / name).read_bytes())
+    study = invented_study(views=False)
+    write_study(tmp_path / "meta" / "a", study)
+    write_study(tmp_path / "meta" / "b", study)
+    write_study(tmp_path / "meta" / "c", structs.replace(study, holdout="dataset=mnist"))
+    titles = [section.title for section in sections(Zoo.open(tmp_path), embedding=False)[1:]]
+    assert titles == [
+        "Reading all:5000",
+        "Reading all:5000 (study 2)",
+        "Reading all:5000, held out: dataset=mnist",
+    ]
 
 
 def test_a_page_named_after_its_zoo_leaves_it_alone(studied_zoo: Zoo) -> None:
