@@ -17,13 +17,15 @@ Curve = tuple[npt.NDArray[np.int64], Floats]
 def curves_by_dataset(zoo: Zoo) -> dict[str, list[Curve]]:
     """Image set -> (epochs, test accuracies) of each of its members, in the order of their ids."""
     table = zoo.snapshots  # sorted by member, then by time
-    _, starts = np.unique(numbers(table["member"]), return_index=True)
+    members, starts = np.unique(numbers(table["member"]), return_index=True)
     epochs = np.split(numbers(table["epoch"]), starts[1:])
     accuracies = np.split(numbers(table["test_accuracy"]), starts[1:])
-    datasets = zoo.members["config.dataset"].to_pylist()
-    curves: dict[str, list[Curve]] = {name: [] for name in sorted(set(datasets))}
-    for dataset, *curve in zip(datasets, epochs, accuracies, strict=True):
-        curves[dataset].append((curve[0], curve[1]))
+    datasets = dict(zip(zoo.ids.tolist(), zoo.members["config.dataset"].to_pylist(), strict=True))
+    curves: dict[str, list[Curve]] = {
+        name: [] for name in sorted({datasets[member] for member in members.tolist()})
+    }
+    for member, *curve in zip(members.tolist(), epochs, accuracies, strict=True):
+        curves[datasets[member]].append((curve[0], curve[1]))
     return curves
 
 

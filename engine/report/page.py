@@ -21,7 +21,6 @@ from .figure import Figure, data_link
 from .figures import embedding_figures, population_figures, study_figures
 from .figures.fits import by_model, fits_figure
 
-PAGE_NAME = "report.html"
 SPACE_FILE = "space.toml"
 # A table that is longer is not put into the page as well: it stands in the folder alone.
 MOST_EMBEDDED = 60_000
@@ -44,8 +43,8 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
 
     Args:
         zoo: a complete zoo.
-        page: the HTML file; its folder must exist. A folder of the same name without the ending is made for the
-            CSV files.
+        page: the HTML file; its folder must exist. The CSV files go into a folder beside it: ``report-data`` for
+            ``report.html``.
         embedding: whether to read weights and embed them in a plane, which takes most of the time.
 
     Returns:
@@ -57,7 +56,7 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
     """
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write the page as {page}: the name must end in .html")
-    folder = page.with_suffix("")
+    folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
     _check_writable(folder)
     parts = sections(zoo, embedding=embedding)
     space = space_toml(zoo.manifest.space)
@@ -97,7 +96,7 @@ def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
         parts.append(
             Section(
                 anchor=anchor,
-                title=f"Reading {study.slice}",
+                title=_study_title(study, number, [part.title for part in parts]),
                 notes=tuple(study_notes(study)),
                 figures=tuple(study_figures(study, anchor)),
                 study=study,
@@ -107,6 +106,11 @@ def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
     if embedding and (figures := embedding_figures(zoo)):
         parts.append(Section(anchor="weights", title="The space of weights", notes=(), figures=tuple(figures)))
     return parts
+
+
+def _study_title(study: Study, number: int, taken: list[str]) -> str:
+    title = f"Reading {study.slice}" + (f", held out: {study.holdout}" if study.holdout else "")
+    return f"{title} (study {number})" if title in taken else title
 
 
 def study_notes(study: Study) -> list[str]:

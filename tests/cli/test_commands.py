@@ -87,15 +87,15 @@ def test_report_of_a_zoo(small: Path, tmp_path: Path) -> None:
     shown = wse("report", small / "zoo", "--out", "page.html", "--no-embedding", folder=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("page.html (")
-    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page"}
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page-data"}
     assert "weights-pca" not in (tmp_path / "page.html").read_text()
 
 
-def test_report_stands_in_the_zoo_by_default(small: Path) -> None:
+def test_report_leaves_the_zoo_alone(small: Path) -> None:
     shown = wse("report", folder=small)
     assert shown.returncode == 0, shown.stderr
-    assert (small / "zoo" / "report.html").is_file()
-    assert (small / "zoo" / "report" / "weights-pca.csv").is_file()
+    assert (small / "report.html").is_file()
+    assert (small / "report-data" / "weights-pca.csv").is_file()
     assert Zoo.open(small / "zoo").verify() == []
 
 

@@ -76,7 +76,7 @@ def _accuracy(zoo: Zoo) -> Figure:
         name="accuracy-by-property",
         title="Test accuracy by property",
         caption="Test accuracy of the last snapshot for each value of each property that varies; numbers are "
-        "grouped by their quartiles. All members count, dead ones too.",
+        'grouped by their quartiles, and members that lack a property are "-". All members count, dead ones too.',
         panels=tuple(
             _quantile_panel(name, rows, "test accuracy", (0, 1), room=room)
             for name, rows in by_property.items()

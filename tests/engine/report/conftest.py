@@ -32,5 +32,5 @@ def page(studied_zoo: Zoo, tmp_path_factory) -> Path:
     from wse.engine.report import write_report
 
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert write_report(studied_zoo, path) == path.with_suffix("")
+    assert write_report(studied_zoo, path) == path.with_name("report-data")
     return path

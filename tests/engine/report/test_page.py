@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from wse.cli.main import app
@@ -22,6 +23,7 @@ from wse.engine.report import write_report
 from wse.engine.report.facts import command, space_toml
 from wse.engine.report.figures import embedding, embedding_figures, study_figures
 from wse.engine.report.figures.scores import is_baseline
+from wse.engine.report.page import sections
 from wse.engine.report.svg import around, ticks
 from wse.engine.space import Space
 from wse.engine.zoo import Zoo
@@ -81,7 +83,7 @@ def parsed(page: Path) -> Page:
 
 
 def rows_of(page: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((page.with_suffix("") / f"{name}.csv").read_text())))
+    return list(csv.DictReader(io.StringIO((page.with_name("report-data") / f"{name}.csv").read_text())))
 
 
 def test_headings_are_in_order(parsed: Page) -> None:
@@ -152,13 +154,14 @@ def test_every_chart_has_a_name_and_a_description(parsed: Page) -> None:
 
 
 def test_csv_files_and_those_in_the_page_are_the_same(page: Path, parsed: Page) -> None:
+    folder = page.with_name("report-data")
     links = [found for tag, found, _ in parsed.elements if tag == "a" and "download" in found]
     inside = [found for found in links if found["href"].startswith("data:")]
     for found in inside:
         content = base64.b64decode(found["href"].partition("base64,")[2])
-        assert content == (page.with_suffix("") / found["download"]).read_bytes()
+        assert content == (folder / found["download"]).read_bytes()
     assert 0 < len(inside) < len(links)  # the long ones are in the folder alone
-    assert {found["download"] for found in links} == {path.name for path in page.with_suffix("").iterdir()}
+    assert {found["download"] for found in links} == {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["study-1-scores", "study-2-scores"])
@@ -233,11 +236,11 @@ def test_baselines_are_marked() -> None:
 
 
 def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path, monkeypatch) -> None:
-    space = page.with_suffix("") / "space.toml"
+    space = page.with_name("report-data") / "space.toml"
     assert Space.load(file=space) == Space.from_config(studied_zoo.manifest.space)
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "space.toml").write_bytes(space.read_bytes())
-    words = command(studied_zoo.manifest, "report/space.toml")
+    (tmp_path / "report-data").mkdir()
+    (tmp_path / "report-data" / "space.toml").write_bytes(space.read_bytes())
+    words = command(studied_zoo.manifest, "report-data/space.toml")
     assert words in page.read_text()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(words)[1:])
@@ -252,6 +255,27 @@ def test_a_space_is_written_whole(preset: str, tmp_path: Path) -> None:
     space = Space.load(preset=preset)
     (tmp_path / "space.toml").write_text(space_toml(space.to_config()))
     assert Space.load(file=tmp_path / "space.toml") == space
+
+
+def test_studies_have_titles_of_their_own(studied_zoo: Zoo, tmp_path: Path) -> None:
+    for name in ("zoo.json", "members.parquet", "snapshots.parquet"):
+        (tmp_path / name).write_bytes((studied_zoo.folder / name).read_bytes())
+    study = invented_study(views=False)
+    write_study(tmp_path / "meta" / "a", study)
+    write_study(tmp_path / "meta" / "b", study)
+    write_study(tmp_path / "meta" / "c", structs.replace(study, holdout="dataset=mnist"))
+    titles = [section.title for section in sections(Zoo.open(tmp_path), embedding=False)[1:]]
+    assert titles == [
+        "Reading all:5000",
+        "Reading all:5000 (study 2)",
+        "Reading all:5000, held out: dataset=mnist",
+    ]
+
+
+def test_a_page_named_after_its_zoo_leaves_it_alone(studied_zoo: Zoo) -> None:
+    before = sorted(studied_zoo.folder.iterdir())
+    write_report(studied_zoo, studied_zoo.folder.with_suffix(".html"), embedding=False)
+    assert sorted(studied_zoo.folder.iterdir()) == before
 
 
 def test_a_zoo_without_studies_and_embedding(studied_zoo: Zoo, tmp_path: Path) -> None:
@@ -286,7 +310,7 @@ def test_where_a_page_cannot_be(studied_zoo: Zoo, tmp_path: Path) -> None:
         write_report(studied_zoo, tmp_path / "page.txt")
     with pytest.raises(WseError, match="--out"):
         write_report(studied_zoo, tmp_path / "missing" / "page.html")
-    (tmp_path / "page").write_text("a file where the folder would be")
+    (tmp_path / "page-data").write_text("a file where the folder would be")
     with pytest.raises(WseError, match="--out"):
         write_report(studied_zoo, tmp_path / "page.html")
 
