@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wse.kernels.slices import EPSILON, Normalize
-from wse.kernels.slices.reference import decoded, moments
+from wse.kernels.slices.reference import decoded
 
 from ..errors import UsageError
 from .items import Items
@@ -118,6 +118,8 @@ class Scaling:
         """Find what is needed of one item, given its stored vector."""
         if self.first is None or self.shift is None or self.scale is None:
             return
+        from wse.kernels.slices.cpu import moments  # numba need not be there to open a zoo
+
         code, places = int(self._architecture[index]), self._places
         start, stop = places.first_run[code], places.first_run[code + 1]
         found = moments(vector, places.runs_of(code), places.layer[start:stop])

@@ -104,6 +104,23 @@ def gather(
     return values
 
 
+def moments(vector: NDArray[Any], runs: Runs, group: Int64) -> NDArray[np.float64]:
+    """Mean and variance of the values of groups of runs: see ``reference.moments``.
+
+    Args:
+        vector: as it is stored, without gaps [D].
+        runs: of the vector's kind alone.
+        group: which group each run is in, int64 [R].
+
+    Returns:
+        [R, 2] float64.
+    """
+    groups, of_run = np.unique(group, return_inverse=True)
+    found = np.zeros((len(groups), 2))
+    _compiled_moments(vector.ctypes.data, runs.begin, runs.source, of_run, _CODES[vector.dtype], found)
+    return found[of_run]
+
+
 @cache
 def _crew(process: int, threads: int) -> ThreadPoolExecutor:
     """Threads of this process: those of another did not come along when it forked."""
@@ -241,4 +258,24 @@ def _gather(
         target[done:] = 0
 
 
-_compiled = cached_njit(_gather, sorted(Path(__file__).parent.glob("*.py")))
+def _moments(address, begin, source, group, code, found):
+    size = 4 if code == _FLOAT32 else 2
+    block, counts = np.empty(_BLOCK, np.float32), np.zeros(len(found))
+    # First the means, then the variances around them, so that nothing cancels.
+    for column in range(2):
+        for run in range(len(source)):
+            mine, length = found[group[run]], begin[run + 1] - begin[run]
+            centre = float32(0.0) if column == 0 else float32(mine[0])
+            for start in range(0, length, _BLOCK):
+                part = block[: min(_BLOCK, length - start)]
+                _fetch(address + size * (source[run] + start), code, part)
+                mine[column] += _sums(part, centre)[column]
+            if column == 0:
+                counts[group[run]] += length
+        found[:, column] /= counts
+    for mine in found:
+        mine[1] = max(mine[1] - (mine[0] - float32(mine[0])) ** 2, 0.0)
+
+
+_sources = sorted(Path(__file__).parent.glob("*.py"))
+_compiled, _compiled_moments = (cached_njit(function, _sources) for function in (_gather, _moments))

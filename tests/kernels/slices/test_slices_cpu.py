@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from wse.kernels.slices import Runs, reference
-from wse.kernels.slices.cpu import gather
+from wse.kernels.slices.cpu import gather, moments
 
-from .conftest import DTYPES, MODES, RUNS, Case, make_case
+from .conftest import DTYPES, MODES, RUNS, SIZE, Case, make_case, stored
 
 
 def of_cpu(case: Case, **options) -> np.ndarray:
@@ -67,6 +67,15 @@ def test_the_mean_may_be_far_larger_than_the_deviation() -> None:
     constant = np.full(5000, 0.1, np.float32)
     (found,) = gather(np.array([constant.ctypes.data]), *arguments, constant.dtype, normalize="slice")
     assert np.abs(found).max() < 0.01
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_moments_are_those_of_the_reference(dtype: str, mean: float) -> None:
+    vector = stored((mean + np.random.default_rng(0).standard_normal(SIZE)).astype(np.float32), dtype)
+    runs = Runs(begin=np.array([0, 6000, 6001, 6050, 8000]), source=np.array([7, 6010, 6012, 9000]))
+    group = np.array([5, 2, 5, 9])
+    np.testing.assert_allclose(moments(vector, runs, group), reference.moments(vector, runs, group), 1e-5, 1e-8)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks beside threads
