@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from ..zoo import Zoo
+from ..zoo.normalising import Normalizing
 from ..zoo.slices import SliceDataset
 
 Kind = Literal["ours", "user"]
@@ -59,7 +60,7 @@ class Task:
 
     def ours(self, **options: Any) -> SliceDataset:
         """A data set of our own, of files that nobody has opened."""
-        how = "slice" if self.standardised else "none"
+        how: Normalizing = "slice" if self.standardised else "none"
         zoo = Zoo.open(self.folder)
         return zoo.slices("all", self.length, snapshots="all", normalize=how, statistics=True, **options)
 
@@ -99,12 +100,14 @@ class Slicer(ABC):
         label: for the table, at most 30 characters.
         kind: whether it is ours, or what a user would write instead.
         reads_files: whether it reads files as it goes.
+        one_thread: whether PyTorch gets a single thread. Threads often cost small operations more than they give.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     kind: ClassVar[Kind] = "user"
     reads_files: ClassVar[bool] = True
+    one_thread: ClassVar[bool] = False
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -143,7 +146,7 @@ class OursResident(Ours):
 class Memmap(Slicer):
     """NumPy over mapped files, and ``torch.stack``."""
 
-    name, label = "memmap", "NumPy memmap, torch.stack"
+    name, label, one_thread = "memmap", "NumPy memmap, torch.stack", True
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -164,7 +167,7 @@ class Memmap(Slicer):
 class Safetensors(Slicer):
     """``get_slice`` of safetensors, and ``torch.stack``."""
 
-    name, label = "safetensors", "safetensors get_slice"
+    name, label, one_thread = "safetensors", "safetensors get_slice", True
 
     def __init__(self, task: Task) -> None:
         from safetensors import safe_open
@@ -172,12 +175,12 @@ class Safetensors(Slicer):
         super().__init__(task)
         self._batches = list(task.located())
         paths = {path for batch in self._batches for path, *_ in batch}
-        self._files = {path: safe_open(path, framework="pt") for path in paths}
+        self._files: dict[Path, Any] = {path: safe_open(path, framework="pt") for path in paths}
 
     def batches(self) -> Iterator[torch.Tensor]:
         """See ``Slicer``."""
         length = self.task.length
-        slices = {path: file.get_slice("weights") for path, file in self._files.items()}
+        slices: dict[Path, Any] = {path: file.get_slice("weights") for path, file in self._files.items()}
         for batch in self._batches:
             read = [slices[path][row, snapshot, start : start + length] for path, row, snapshot, start in batch]
             yield self.task.finished(torch.stack(read))
@@ -186,7 +189,7 @@ class Safetensors(Slicer):
 class Loader(Slicer):
     """A plain data set over mapped files and a ``DataLoader`` with as many processes as threads."""
 
-    name, label = "dataloader", "plain Dataset, DataLoader"
+    name, label, one_thread = "dataloader", "plain Dataset, DataLoader", True
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -222,6 +225,12 @@ class Indexing(Slicer):
             )
 
 
+class IndexingOnOne(Indexing):
+    """The same with one thread."""
+
+    name, label, one_thread = "indexing-1", "PyTorch tensor, one thread", True
+
+
 class _PlainDataset(Dataset[torch.Tensor]):
     """One slice at a time, as most data sets are written."""
 
@@ -250,4 +259,4 @@ def mapped(path: Path) -> NDArray[np.float32]:
     return np.asarray(np.memmap(path, np.float32, "r", start, tuple(shape)))
 
 
-SLICERS: tuple[type[Slicer], ...] = (OursResident, Ours, Indexing, Memmap, Safetensors, Loader)
+SLICERS: tuple[type[Slicer], ...] = (OursResident, Ours, Indexing, IndexingOnOne, Memmap, Safetensors, Loader)

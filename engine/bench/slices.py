@@ -225,7 +225,7 @@ def run_slices(options: SliceOptions, tell: Tell, slicers: Sequence[type[Slicer]
     from .peak import Probe
 
     threads = options.threads or cores()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder, _threads(threads):
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         zoo, layout = Path(folder) / "zoo", benchmark_layout()
         members = -(-options.megabytes * 10**6 // (4 * layout.size * _SNAPSHOTS))
         tell(f"writing {members} networks of {_SNAPSHOTS} snapshots")
@@ -302,11 +302,12 @@ def _cold(slicer: type[Slicer], task: Task) -> float | None:
 
 def _passes(slicer: Slicer, seconds: float) -> float:
     """Slices/s of whole passes, as many as begin within so many seconds, one at least."""
-    slices, began = 0, time.perf_counter()
-    while not slices or time.perf_counter() - began < seconds:
-        for batch in slicer.batches():
-            slices += len(batch)
-    return slices / (time.perf_counter() - began)
+    with _threads(1 if slicer.one_thread else slicer.task.threads):
+        slices, began = 0, time.perf_counter()
+        while not slices or time.perf_counter() - began < seconds:
+            for batch in slicer.batches():
+                slices += len(batch)
+        return slices / (time.perf_counter() - began)
 
 
 def _bytes_from_disk() -> int:
@@ -321,7 +322,7 @@ def _bytes_from_disk() -> int:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """PyTorch with so many threads, which is also how many ours take."""
+    """PyTorch with so many threads; ours take as many."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

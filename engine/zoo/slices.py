@@ -77,6 +77,7 @@ class SliceDataset(Dataset[Item]):
         self.items = items
         self._seed = seed
         self._epoch = 0
+        self._drawn_now: Int64 | None = None  # the places of all items in this epoch
         layouts = {name: items.zoo.layout(name) for name in items.architectures}
         self._places = Places(layouts, part, length, statistics=statistics, pad=pad)
         self.length = self._places.length
@@ -104,6 +105,7 @@ class SliceDataset(Dataset[Item]):
         (``persistent_workers``) have copies of their own.
         """
         self._epoch = epoch
+        self._drawn_now = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -166,7 +168,7 @@ class SliceDataset(Dataset[Item]):
         """Some of the items, with the same slices: a mask [N] bool, or indices in ascending order."""
         part = copy.copy(self)
         part.items = self.items.only(chosen)
-        part.targets = self.targets[chosen]
+        part.targets, part._drawn_now = self.targets[chosen], None
         part._scaling = self._scaling.only(chosen)
         part._source = self._source.only(part.items, part._scaling, chosen)
         return part
@@ -177,14 +179,16 @@ class SliceDataset(Dataset[Item]):
 
     def _drawn(self, indices: Int64) -> Int64:
         """The places of this epoch [B]."""
-        bits = np.zeros(len(indices), np.uint64)
-        for part in (self._seed, self._epoch, self.items.members[indices], self.items.snapshots[indices]):
-            bits = mix(bits ^ np.asarray(part, np.int64).astype(np.uint64))
-        architecture = self.items.architecture[indices]
-        room = self._places.room(architecture).astype(np.uint64)
-        # The upper half times the range: unbiased to one part in 2**32 / range.
-        offset = ((bits >> np.uint64(32)) * room) >> np.uint64(32)
-        return self._places.first[architecture] + offset.astype(np.int64)
+        if self._drawn_now is None:
+            bits = np.zeros(len(self), np.uint64)
+            for part in (self._seed, self._epoch, self.items.members, self.items.snapshots):
+                bits = mix(bits ^ np.asarray(part, np.int64).astype(np.uint64))
+            room = self._places.room(self.items.architecture).astype(np.uint64)
+            # The upper half times the range: unbiased to one part in 2**32 / range.
+            offset = ((bits >> np.uint64(32)) * room) >> np.uint64(32)
+            self._drawn_now = self._places.first[self.items.architecture] + offset.astype(np.int64)
+        drawn: Int64 = self._drawn_now[indices]
+        return drawn
 
     def _indices(self, indices: Sequence[int] | Int64) -> Int64:
         """Indices from 0 on."""

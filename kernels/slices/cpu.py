@@ -35,7 +35,7 @@ _CODES = {np.dtype(np.float32): _FLOAT32, np.dtype(np.uint16): _BFLOAT16, np.dty
 _BLOCK = 1024  # values that are worked on, while they are in the first-level cache, and summed in float32
 _LINE = 64  # bytes of a cache line
 _NOTHING = np.empty(0, np.float32)
-_LEAST_BYTES = 2**18  # written by a thread: a thread is woken up in the time it takes to write a tenth of that
+_LEAST_BYTES = 2**20  # that a thread writes at least: below, waking it up costs what it saves
 
 
 def gather(
@@ -212,9 +212,9 @@ def _affine(values, shift, scale):
 @njit(nogil=True, error_model="numpy")
 def _standardise(values):
     count = len(values)
-    # Around a first guess of the mean, then around the mean itself, so that nothing cancels.
-    total, _ = _sums(values, values[0])
-    centre = float32(values[0] + total / count)
+    # Around the mean of the first block, so that nothing cancels: it is within sqrt(count / _BLOCK) deviations.
+    block = values[:_BLOCK]
+    centre = float32(values[0] + _sums(block, values[0])[0] / len(block))
     total, squares = _sums(values, centre)
     rest = total / count
     scale = float32(1 / np.sqrt(squares / count - rest * rest + EPSILON))
