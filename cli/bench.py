@@ -82,7 +82,7 @@ def train(
 @app.command()
 def slices(
     length: Annotated[int, typer.Option(help="Values of a slice.")] = 5000,
-    batch: Annotated[int, typer.Option(help="Slices of a batch.")] = 64,
+    batch: Annotated[int, typer.Option(help="Slices of a batch.")] = 256,
     megabytes: Annotated[int, typer.Option(help="Of the zoo that is made: far more than the caches hold.")] = 512,
     threads: Annotated[int | None, typer.Option(help="For everyone; as many as cores.")] = None,
     seconds: Annotated[float, typer.Option(help="Of each contender's turn in a round.")] = 1.0,

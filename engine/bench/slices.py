@@ -54,7 +54,7 @@ class SliceOptions:
     """
 
     length: int = 5000
-    batch: int = 64
+    batch: int = 256
     megabytes: int = 512
     threads: int | None = None
     seconds: float = 1.0
