@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..nets import Layout
+from .format import SHARD_FOLDER
 from .integrity import damaged
 from .shards import Float32, Shard
 from .tables import CONFIG, numbers
@@ -82,7 +84,8 @@ class Items:
         Raises:
             WseError: a shard is missing or damaged.
         """
-        return self._of(index, lambda shard, row, snapshot: shard.read(row, snapshot, start, stop))
+        shard, row, snapshot = self.shard(index)
+        return shard.read(row, snapshot, start, stop)
 
     def stored(self, index: int) -> NDArray[Any]:
         """The weights of an item as they stand in the file, a read-only view [D]; bfloat16 as uint16.
@@ -90,7 +93,39 @@ class Items:
         Raises:
             WseError: a shard is missing or damaged.
         """
-        return self._of(index, Shard.stored)
+        shard, row, snapshot = self.shard(index)
+        return shard.stored(row, snapshot)
+
+    def shard(self, index: int) -> tuple[Shard, int, int]:
+        """The shard of an item, the row of its member there, and its snapshot.
+
+        Raises:
+            WseError: the shard is missing or damaged.
+        """
+        shard = self.zoo.shard(self._files[self._shard[index]])
+        row, member, snapshot = int(self._shard_row[index]), self.members[index], int(self.snapshots[index])
+        if row >= len(shard.members) or shard.members[row] != member or snapshot >= shard.snapshots[row]:
+            raise damaged(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
+        return shard, row, snapshot
+
+    def path(self, index: int) -> Path:
+        """The file that an item is in."""
+        return Path(self.zoo.folder, SHARD_FOLDER, self._files[self._shard[index]])
+
+    def extent(self, index: int) -> tuple[Path, int, int]:
+        """The file that an item is in, the first of its bytes there, and their number.
+
+        Raises:
+            WseError: a shard is missing or damaged.
+        """
+        shard, row, snapshot = self.shard(index)
+        start = shard.offset(row, snapshot)
+        return shard.path, start, shard.offset(row, snapshot + 1) - start
+
+    def on_disk(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Items in the order in which they lie on the disk."""
+        order = np.lexsort((self.snapshots[indices], self._shard_row[indices], self._shard[indices]))
+        return indices[order]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """What is known of each item: [N], with nulls where it is not set.
@@ -114,13 +149,6 @@ class Items:
             return pc.take(members[name], _indices(self._member_row))
         known = sorted({name.removeprefix(CONFIG) for name in members.column_names} - {"id", "shard", "row"})
         raise UsageError(f"no target {name!r} in {self.zoo.folder}: use one of {', '.join(known)}")
-
-    def _of(self, index: int, read: Callable[[Shard, int, int], NDArray[Any]]) -> NDArray[Any]:
-        shard = self.zoo.shard(self._files[self._shard[index]])
-        row, member, snapshot = int(self._shard_row[index]), self.members[index], int(self.snapshots[index])
-        if row >= len(shard.members) or shard.members[row] != member or snapshot >= shard.snapshots[row]:
-            raise damaged(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
-        return read(shard, row, snapshot)
 
     def only(self, chosen: NDArray[Any]) -> Items:
         """Some of the items: a mask [N] bool, or indices in ascending order."""

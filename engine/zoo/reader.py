@@ -157,14 +157,16 @@ class Zoo:
         normalize: Normalizing = "none",
         statistics: bool = False,
         pad: bool = False,
+        resident: bool | str = False,
     ) -> SliceDataset:
         """Random consecutive values of a part of every network, as a torch data set: see ``SliceDataset``."""
         from .slices import SliceDataset
 
         items = self.items(snapshots=snapshots, members=members)
         return SliceDataset(
-            items, part, length, target=target, seed=seed, normalize=normalize, statistics=statistics, pad=pad
-        )
+            items, part, length, target=target, seed=seed,
+            normalize=normalize, statistics=statistics, pad=pad, resident=resident,
+        )  # fmt: skip
 
     def verify(self) -> list[str]:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""

@@ -40,6 +40,11 @@ _STORED: dict[str, np.dtype[Any]] = {
 }
 
 
+def stored_dtype(dtype: Dtype) -> np.dtype[Any]:
+    """How NumPy sees the numbers of a file; bfloat16 as uint16."""
+    return _STORED[_CODES[dtype]]
+
+
 class _Metadata(Record, frozen=True, kw_only=True):
     format: int
     architecture: str
@@ -160,7 +165,7 @@ class Shard:
         with loading(path):
             # np.asarray: slicing a plain array is several times faster than slicing a memmap.
             content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        self._numbers = content[start:].view(_STORED[code]).reshape(self.shape)
+        self._start, self._numbers = start, content[start:].view(_STORED[code]).reshape(self.shape)
 
     def read(self, row: int, snapshot: int, start: int = 0, stop: int | None = None) -> Float32:
         """Consecutive values of one snapshot.
@@ -202,6 +207,10 @@ class Shard:
             self.verified[row, snapshot] = True
         return stored  # type: ignore[no-any-return]
 
+    def offset(self, row: int, snapshot: int) -> int:
+        """Where a snapshot begins in the file, in bytes."""
+        return self._start + (row * self.shape[1] + snapshot) * self._numbers.strides[1]
+
 
 def _blocks(
     header: bytes, weights: Sequence[Float32], shape: tuple[int, int, int], dtype: Dtype
@@ -214,7 +223,7 @@ def _blocks(
 
 def _encode(values: Float32, dtype: Dtype) -> NDArray[Any]:
     """The numbers as they are stored; contiguous whatever the strides, because strides are lost in a file."""
-    stored = _STORED[_CODES[dtype]]
+    stored = stored_dtype(dtype)
     if dtype == "float32":
         return np.ascontiguousarray(values, stored)
     if dtype == "float16":
@@ -237,7 +246,9 @@ def _header_bytes(shape: tuple[int, int, int], dtype: Dtype, metadata: _Metadata
     code = _CODES[dtype]
     header = _Header(
         metadata={"wse": canonical_json(metadata).decode()},
-        weights=_Tensor(dtype=code, shape=shape, data_offsets=(0, math.prod(shape) * _STORED[code].itemsize)),
+        weights=_Tensor(
+            dtype=code, shape=shape, data_offsets=(0, math.prod(shape) * stored_dtype(dtype).itemsize)
+        ),
     )
     text = canonical_json(header)
     text += b" " * (-len(text) % 8)

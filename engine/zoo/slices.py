@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from wse.kernels.slices.reference import gather
-
 from ..errors import UsageError
 from .items import Items, mix
-from .normalising import LayerMoments, Normalizing, Positions, by_place
+from .normalising import Normalizing, Scaling
 from .places import Int64, Places
+from .sources import Arena, Files, Source
 from .tables import numbers
 
 Item = tuple[torch.Tensor, torch.Tensor]
@@ -45,6 +44,9 @@ class SliceDataset(Dataset[Item]):
         statistics: whether moving averages of batch normalisation belong to the part. If not, a slice goes on
             behind them as if they were not there.
         pad: whether a part may be shorter than ``length``; its slice ends in zeros then.
+        resident: whether to read the part of all items now and keep it in memory; else files are read as slices
+            are asked for. The name of a device, such as ``cuda``, keeps it in the memory of that device, where
+            ``batch`` and ``evenly`` give tensors then. With a ``DataLoader`` use main memory.
 
     Attributes:
         items: whose weights.
@@ -54,8 +56,8 @@ class SliceDataset(Dataset[Item]):
 
     Raises:
         UsageError: an architecture has no such part or one shorter than ``length``; ``length`` is None but
-            the part is not of one size; positions were fitted to something else; there is no such target, or it
-            is missing for a member.
+            the part is not of one size; positions were fitted to something else; memory is too small for
+            ``resident``; there is no such target, or it is missing for a member.
         WseError: a file is missing or damaged.
     """
 
@@ -70,23 +72,20 @@ class SliceDataset(Dataset[Item]):
         normalize: Normalizing = "none",
         statistics: bool = False,
         pad: bool = False,
+        resident: bool | str = False,
     ) -> None:
         self.items = items
         self._seed = seed
         self._epoch = 0
+        self._drawn_now: Int64 | None = None  # the places of all items in this epoch
         layouts = {name: items.zoo.layout(name) for name in items.architectures}
         self._places = Places(layouts, part, length, statistics=statistics, pad=pad)
         self.length = self._places.length
-        self._positions: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-        self._moments: LayerMoments | None = None
-        if isinstance(normalize, Positions):
-            self._positions = by_place(normalize, self._places)
-        elif normalize == "layer":
-            self._moments = LayerMoments(self._places, items.architecture)
-        elif normalize not in ("none", "slice"):
-            raise UsageError(f"`normalize` (={normalize!r}) must be none, slice, layer or fitted positions")
-        self._by_slice = normalize == "slice"
-        self._seen = np.zeros(len(items), np.bool_)
+        self._scaling = Scaling(normalize, self._places, items.architecture)
+        self._source: Source = Files(items, self._places, self._scaling)
+        if resident:
+            device = "cpu" if resident is True else resident
+            self._source = Arena(items, self._places, self._scaling, device)
         self.classes, self.targets = _targets(items, target)
 
     @property
@@ -116,6 +115,7 @@ class SliceDataset(Dataset[Item]):
         (``persistent_workers``) have copies of their own.
         """
         self._epoch = epoch
+        self._drawn_now = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -141,8 +141,8 @@ class SliceDataset(Dataset[Item]):
             IndexError: an index is out of range.
             WseError: a shard is missing or damaged.
         """
-        chosen = np.asarray(indices, np.int64)
-        return self._gather(chosen, self._drawn(chosen)), torch.from_numpy(self.targets[chosen])
+        chosen = self._indices(indices)
+        return self._with_targets(self._source.gather(chosen, self._drawn(chosen)), chosen)
 
     def evenly(self, indices: Sequence[int] | Int64, count: int) -> Item:
         """Slices at fixed places: from the first place to the last, evenly spaced.
@@ -161,10 +161,10 @@ class SliceDataset(Dataset[Item]):
         """
         if count < 1:
             raise UsageError(f"`count` (={count}) must be at least 1")
-        chosen = np.asarray(indices, np.int64)
+        chosen = self._indices(indices)
         places = self._places.evenly(self.items.architecture[chosen], count)
-        values = self._gather(np.repeat(chosen, count), places.ravel())
-        return values.view(len(chosen), count, self.length), torch.from_numpy(self.targets[chosen])
+        values = self._source.gather(np.repeat(chosen, count), places.ravel())
+        return self._with_targets(values.view(len(chosen), count, self.length), chosen)
 
     def starts(self, indices: Int64) -> Int64:
         """Where the slices of items start in the flat vector, in this epoch: [B] int64."""
@@ -178,9 +178,9 @@ class SliceDataset(Dataset[Item]):
         """Some of the items, with the same slices: a mask [N] bool, or indices in ascending order."""
         part = copy.copy(self)
         part.items = self.items.only(chosen)
-        part.targets, part._seen = self.targets[chosen], self._seen[chosen]
-        if self._moments is not None:
-            part._moments = self._moments.only(chosen)
+        part.targets, part._drawn_now = self.targets[chosen], None
+        part._scaling = self._scaling.only(chosen)
+        part._source = self._source.only(part.items, part._scaling, chosen)
         return part
 
     def split(self, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> tuple[SliceDataset, ...]:
@@ -189,35 +189,26 @@ class SliceDataset(Dataset[Item]):
 
     def _drawn(self, indices: Int64) -> Int64:
         """The places of this epoch [B]."""
-        bits = np.zeros(len(indices), np.uint64)
-        for part in (self._seed, self._epoch, self.items.members[indices], self.items.snapshots[indices]):
-            bits = mix(bits ^ np.asarray(part, np.int64).astype(np.uint64))
-        architecture = self.items.architecture[indices]
-        room = self._places.room(architecture).astype(np.uint64)
-        # The upper half times the range: unbiased to one part in 2**32 / range.
-        offset = ((bits >> np.uint64(32)) * room) >> np.uint64(32)
-        return self._places.first[architecture] + offset.astype(np.int64)
+        if self._drawn_now is None:
+            bits = np.zeros(len(self), np.uint64)
+            for part in (self._seed, self._epoch, self.items.members, self.items.snapshots):
+                bits = mix(bits ^ np.asarray(part, np.int64).astype(np.uint64))
+            room = self._places.room(self.items.architecture).astype(np.uint64)
+            # The upper half times the range: unbiased to one part in 2**32 / range.
+            offset = ((bits >> np.uint64(32)) * room) >> np.uint64(32)
+            self._drawn_now = self._places.first[self.items.architecture] + offset.astype(np.int64)
+        drawn: Int64 = self._drawn_now[indices]
+        return drawn
 
-    def _gather(self, chosen: Int64, places: Int64) -> torch.Tensor:
-        """A slice of each of these items [B] at these places [B]: [B, length] float32."""
-        vectors = [self.items.stored(index) for index in chosen.tolist()]
-        counts = self._places.counts(self.items.architecture[chosen])
-        if self._moments is not None:
-            for index, vector in zip(chosen.tolist(), vectors, strict=True):
-                if not self._seen[index]:
-                    self._moments.see(index, vector)
-            self._seen[chosen] = True
-        values = gather(vectors, places, counts, self.length, self._places.runs, **self._normalizing(chosen))
-        return torch.from_numpy(values)
+    def _indices(self, indices: Sequence[int] | Int64) -> Int64:
+        """Indices from 0 on."""
+        chosen = np.asarray(indices, np.int64)
+        if len(chosen) and not -len(self) <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"there are {len(self):,} slices, and none {chosen.min()} to {chosen.max()}")
+        return chosen % len(self)
 
-    def _normalizing(self, chosen: Int64) -> dict[str, Any]:
-        """Arguments of ``gather`` that say how to normalise slices of these items."""
-        if self._positions is not None:
-            return {"normalize": "place", "shift": self._positions[0], "scale": self._positions[1]}
-        if self._moments is not None:
-            found = self._moments
-            return {"normalize": "run", "shift": found.shift, "scale": found.scale, "first": found.first[chosen]}
-        return {"normalize": "slice" if self._by_slice else "none"}
+    def _with_targets(self, values: torch.Tensor, chosen: Int64) -> Item:
+        return values, torch.from_numpy(self.targets[chosen]).to(values.device)
 
 
 def _targets(items: Items, target: str | None) -> tuple[tuple[Any, ...] | None, NDArray[Any]]:

@@ -314,9 +314,75 @@ def test_too_few_members_to_split(zoo: Zoo) -> None:
         zoo.slices("fc", 3, members=[0, 1]).split()
 
 
+WAYS = ["none", "slice", "layer", "positions"]
+
+
+def of_way(zoo: Zoo, way: str, **options) -> SliceDataset:
+    how = fit_positions(zoo.items(), "all") if way == "positions" else way
+    return zoo.slices("all", 30, snapshots="all", normalize=how, **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_resident_slices_are_those_of_the_files(tmp_path: Path, dtype: str, way: str) -> None:
+    zoo = Maker().having(dtype=dtype).make(tmp_path / "zoo")
+    files, resident = of_way(zoo, way, target="status"), of_way(zoo, way, target="status", resident=True)
+    fewer = np.arange(len(files)) % 3 == 0
+    pairs = [(files, resident), (files.only(fewer), resident.only(fewer))]
+    orders = [np.random.default_rng(0).permutation(len(left)) for left, _ in pairs]
+    expected = [
+        (*left.batch(order), left.evenly(order, 3)[0]) for (left, _), order in zip(pairs, orders, strict=True)
+    ]
+    for shard in (zoo.folder / "shards").iterdir():
+        shard.write_bytes(b"")  # all of it has been read
+    for (_, right), order, values in zip(pairs, orders, expected, strict=True):
+        for found, wanted in zip((*right.batch(order), right.evenly(order, 3)[0]), values, strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_slices_made_by_triton_are_the_same(zoo: Zoo, way: str) -> None:
+    dataset = of_way(zoo, way, resident="cuda" if torch.cuda.is_available() else True)
+    chosen = np.array([3, 0, 18])
+    places = dataset._drawn(chosen)
+    counts = dataset._places.counts(dataset.items.architecture[chosen])
+    found = dataset._source.gather_on_device(chosen, places, counts)
+    expected, _ = of_way(zoo, way).batch(chosen)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=2e-6)
+
+
+def test_weights_that_do_not_fit_into_memory(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wse.engine.zoo.sources.free_bytes", lambda device: 100)
+    with pytest.raises(UsageError, match=r"the weights need 0\.0 GB of memory and 0\.0 GB are free: choose fewer"):
+        zoo.slices("all", 20, resident=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_to_keep_weights_on(zoo: Zoo) -> None:
+    with pytest.raises(UsageError, match=r"`resident` \(='cuda'\) needs an NVIDIA GPU"):
+        zoo.slices("all", 20, resident="cuda")
+
+
+def test_a_zoo_larger_than_memory_is_read_ahead(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = zoo.slices("all", 20, snapshots="all").batch(range(19))
+    monkeypatch.setattr("wse.engine.zoo.sources.physical_bytes", lambda: 100)
+    dataset = zoo.slices("all", 20, snapshots="all")
+    asked = []
+    monkeypatch.setattr("wse.engine.zoo.sources.expect", lambda ranges: asked.extend(ranges))
+    dataset.batch(range(19))
+    del asked[:]
+    assert torch.equal(dataset.batch([4, 18])[0], expected[[4, 18]])
+    for (path, start, size), index in zip(asked, (4, 18), strict=True):
+        assert path == zoo.folder / "shards" / zoo[int(dataset.members[index])].record["shard"]
+        values = np.frombuffer(path.read_bytes()[start : start + size], np.float32)
+        np.testing.assert_array_equal(values[:1], expected[index][:1])
+        np.testing.assert_array_equal(values[-1:], expected[index][-1:])
+
+
+@pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_data_loader(zoo: Zoo, workers: int) -> None:
-    dataset = zoo.slices("all", 20, target="learning_rate", snapshots="all")
+def test_data_loader(zoo: Zoo, workers: int, resident: bool) -> None:
+    dataset = zoo.slices("all", 20, target="learning_rate", snapshots="all", normalize="layer", resident=resident)
     dataset[0]  # a shard is open before the workers start
     loader = DataLoader(dataset, batch_size=4, num_workers=workers)
     values, targets = (torch.cat(column) for column in zip(*loader, strict=True))
@@ -326,8 +392,10 @@ def test_data_loader(zoo: Zoo, workers: int) -> None:
     assert (values.dtype, targets.dtype) == (torch.float32, torch.float32)
 
 
-def test_spawned_workers(zoo: Zoo) -> None:
-    dataset = zoo.slices("all", 20)
+@pytest.mark.parametrize("resident", [False, True])
+def test_spawned_workers(zoo: Zoo, resident: bool) -> None:
+    dataset = zoo.slices("all", 20, resident=resident)
+    dataset[0]  # where a file lies in this process is nothing to another one
     loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
     assert torch.equal(torch.cat([values for values, _ in loader]), dataset.batch(range(len(dataset)))[0])
 
@@ -346,4 +414,4 @@ def test_damage_is_refused(zoo: Zoo) -> None:
         zoo.slices("fc", 3, snapshots="all").batch(range(19))
     name_other_members(shards / "norm-0002.safetensors")
     with pytest.raises(WseError, match="lacks snapshot 2 of member 6"):
-        zoo.slices("fc", 3, members=[6])[0]
+        Zoo.open(zoo.folder).slices("fc", 3, members=[6])[0]
