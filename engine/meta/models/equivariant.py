@@ -189,7 +189,9 @@ def _name(spec: TensorSpec) -> str:
 
 def make(making: Making) -> Any:
     """An unfitted estimator; its X are ``Items``."""
-    return estimator(making, EquivariantNet, epochs=80, batch_size=16, patience=80, learning_rate=2e-3, weight_decay=1e-2)
+    return estimator(
+        making, EquivariantNet, epochs=80, batch_size=16, patience=80, learning_rate=2e-3, weight_decay=1e-2
+    )
 
 
 SPECS = (

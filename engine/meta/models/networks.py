@@ -38,7 +38,9 @@ class NetworkSource:
     @property
     def layouts(self) -> list[Layout]:
         """The layouts of all architectures among the items."""
-        return [self.items.zoo.layout(self.items.architectures[code]) for code in np.unique(self.items.architecture)]
+        return [
+            self.items.zoo.layout(self.items.architectures[code]) for code in np.unique(self.items.architecture)
+        ]
 
     def __len__(self) -> int:
         return len(self.items)
