@@ -25,6 +25,7 @@ from .held_out import calibrated_loss, hold_out, temperature
 from .loop import Data, Loop, Progress, Recipe, Trained, run
 from .pace import Pace, Schedule
 from .source import ArraySource, SliceSource, Source
+from .spec import Making
 
 # Makes an untrained net from the training items and the number of outputs: net(inputs) -> [B, outputs].
 Build = Callable[[Any, int], nn.Module]
@@ -55,7 +56,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         net_: the trained net.
         n_features_in_: values of an item, where X is an array.
         validation_groups_: the groups that were held out, all of them.
-        epochs_: passes over the training items, the last one maybe in part.
+        epochs_: passes over the training items, the last one maybe in part (see ``note_``).
         items_: items seen in training.
         stopped_: what ended training: ``epochs``, ``patience``, ``budget`` or ``diverged``.
         note_: what became of the budget, in words.
@@ -159,7 +160,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
             torch.manual_seed(seed)
             self.net_ = self.net(train.source, outputs)
             trained = Loop(self.net_, train, validation, loss=loss, judge=judge, recipe=recipe, pace=pace).run()
-        self.epochs_, self.items_ = trained.epochs, trained.items
+        self.epochs_, self.items_ = math.ceil(trained.epochs), trained.items
         self.stopped_, self.note_ = trained.stopped, trained.note
         return trained
 
@@ -248,6 +249,25 @@ class DeepRegressor(RegressorMixin, DeepEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The numbers [N], in the units of y."""
         return self._outputs(X, lambda outputs: outputs[:, 0]) * self._std + self._mean
+
+
+def deep_estimator(making: Making, net: Build, **options: Any) -> DeepEstimator:
+    """An unfitted estimator of the kind that is asked for.
+
+    Args:
+        making: what it is made for.
+        net: makes the net.
+        options: arguments of `DeepEstimator`.
+    """
+    kind = DeepClassifier if making.kind == "classification" else DeepRegressor
+    return kind(
+        net,
+        seconds=making.seconds,
+        device=making.device,
+        random_state=making.seed,
+        progress=making.progress,
+        **options,
+    )
 
 
 def _absolute(outputs: Tensor, targets: Tensor) -> Tensor:

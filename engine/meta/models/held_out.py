@@ -51,6 +51,7 @@ def temperature(outputs: Tensor, targets: Tensor) -> float:
     Returns:
         The most probable temperature.
     """
+    outputs = outputs.double()  # which hold the logits of a net that goes astray
 
     def loss(log: float) -> float:
         told = functional.cross_entropy(outputs / math.exp(log), targets, reduction="sum").item()
@@ -64,4 +65,4 @@ def calibrated_loss(outputs: Tensor, targets: Tensor) -> float:
 
     Nets are compared by it, because what is over-confident alone is mended by the temperature later.
     """
-    return functional.cross_entropy(outputs / temperature(outputs, targets), targets).item()
+    return functional.cross_entropy(outputs.double() / temperature(outputs, targets), targets).item()

@@ -160,7 +160,7 @@ class Loop:
             self._net.load_state_dict(self._best_state)
         elif stopped == "diverged":
             raise WseError(
-                "training of a meta-classifier diverged at once: its loss is not finite for such values"
+                "training of a meta-classifier diverged at once: its loss is not finite for these values"
             )
         pace = self._pace
         epochs, seconds = self._items / len(self._train), pace.elapsed
@@ -243,7 +243,7 @@ class Loop:
             return
         begun = time.perf_counter()
         outputs = run(self._net, self._validation.source, self._recipe.device, self._recipe.batch_size)
-        score = self._judge(outputs, self._validation.targets)
+        score = self._judge(outputs, self._validation.targets) if bool(outputs.isfinite().all()) else math.inf
         if score < self._best:
             self._best, self._best_outputs, self._since_best = score, outputs, 0
             self._best_state = copy.deepcopy(self._net.state_dict())

@@ -120,7 +120,9 @@ class Pace:
         """Seconds still to go, about."""
         if self.bound and self.seconds is not None:
             return max(self.seconds - self.elapsed, 0.0)
-        return self.elapsed * (1 / max(self.share, 1e-9) - 1)
+        if self.done < 2:  # the first batch allocates: it says little
+            return self.elapsed * (self.total - 1)
+        return (self.elapsed - self._timed) / (self.done - 1) * (self.total - self.done)
 
     def rate(self) -> float:
         """The learning rate of the next batch, as a fraction of the highest."""
