@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...nets import Connection, Layout, TensorSpec, connections
-from .networks import Networks, NetworkSource, by_architecture, estimator
+from .fitting import deep_estimator
+from .networks import Networks, NetworkSource, by_architecture
 from .scaling import Scaling, pick
 from .spec import Making, ModelSpec
 
@@ -187,10 +188,16 @@ def _name(spec: TensorSpec) -> str:
     return spec.name
 
 
-def make(making: Making) -> Any:
-    """An unfitted estimator; its X are ``Items``."""
-    return estimator(
-        making, EquivariantNet, epochs=80, batch_size=16, patience=80, learning_rate=2e-3, weight_decay=1e-2
+def _make(making: Making) -> Any:
+    return deep_estimator(
+        making,
+        EquivariantNet,
+        source=NetworkSource,
+        epochs=80,
+        batch_size=16,
+        patience=80,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
     )
 
 
@@ -199,7 +206,7 @@ SPECS = (
         name="equivariant",
         title="a network that no order of neurons changes (NFN-NP); moving averages included",
         reads="networks",
-        make=make,
+        make=_make,
         deep=True,
     ),
 )

@@ -1,9 +1,9 @@
 """A graph network for networks of any architecture.
 
 After Kofinas et al.: "Graph Neural Networks for Learning Equivariant Representations of Neural Networks" (2024).
-Neurons are nodes, with bias and batch normalisation as their features; each pair of neurons of consecutive layers is
-an edge, with the values between them. Messages run along edges in both directions. All edges between two layers are
-there, so they are kept as a dense array and a step is a few matrix products.
+Neurons are nodes, with bias and batch normalisation as their features; each pair of neurons of consecutive layers
+is an edge, with the values between them. Messages run along edges in both directions. All edges between two layers
+are there, so they are kept as a dense array and a step is a few matrix products.
 
 What is learned is the same for all layers; where a layer stands is told by an encoding. A value of a filter, or of
 the weights behind a flattened image, is weighted by a function of its place, so filters of any size can be read.
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...nets import Connection, Layout, TensorSpec, connections
-from .networks import Networks, NetworkSource, by_architecture, estimator
+from .fitting import deep_estimator
+from .networks import Networks, NetworkSource, by_architecture
 from .scaling import Picked, Scaling, pick
 from .spec import Making, ModelSpec
 
@@ -73,7 +74,8 @@ class Encoder(nn.Module):
         places = self.inputs.new_tensor(_places(picked.connection))
         factors = self.taps(places).unflatten(1, (self.scaling.channels, -1)) / math.sqrt(len(places))
         values = self.scaling(picked.connection.weight, picked.pairs, weights)
-        return values.flatten(-2) @ factors.flatten(0, 1)
+        made: Tensor = values.flatten(-2) @ factors.flatten(0, 1)
+        return made
 
     def _neurons(self, picked: Picked, weights: Tensor) -> Tensor:
         told = [
@@ -215,10 +217,16 @@ def _role(spec: TensorSpec) -> str:
     return f"{spec.layer.rstrip('0123456789')}.{spec.kind}"
 
 
-def make(making: Making) -> Any:
-    """An unfitted estimator; its X are ``Items``."""
-    return estimator(
-        making, GraphNet, epochs=80, batch_size=16, patience=80, learning_rate=2e-3, weight_decay=1e-2
+def _make(making: Making) -> Any:
+    return deep_estimator(
+        making,
+        GraphNet,
+        source=NetworkSource,
+        epochs=80,
+        batch_size=16,
+        patience=80,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
     )
 
 
@@ -227,7 +235,7 @@ SPECS = (
         name="graph",
         title="a graph network over neurons, for any architecture; moving averages included",
         reads="networks",
-        make=make,
+        make=_make,
         deep=True,
     ),
 )

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from ...nets import Layout
 from ...zoo import Items
-from .fitting import Build, DeepClassifier, DeepEstimator, DeepRegressor
 from .source import Indices
-from .spec import Making
 
 # Networks of a batch: for each architecture in it the weights [b, D] of its networks, one architecture after the
 # other, and where each network of the batch stands in that order [B].
@@ -72,17 +70,3 @@ def by_architecture(networks: Networks, read: Callable[[Layout, Tensor], Tensor]
     """What `read` makes of the weights [b, D] of each architecture, in the order of the batch: [B, ...]."""
     place, groups = networks
     return torch.cat([read(layout, weights) for layout, weights in groups.items()])[place]
-
-
-def estimator(making: Making, net: Build, **settings: Any) -> DeepEstimator:
-    """An unfitted estimator around a net that reads `Networks`; its X are ``Items``."""
-    kind = DeepClassifier if making.kind == "classification" else DeepRegressor
-    return kind(
-        net,
-        source=NetworkSource,
-        seconds=making.seconds,
-        device=making.device,
-        random_state=making.seed,
-        progress=making.progress,
-        **settings,
-    )

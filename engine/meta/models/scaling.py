@@ -1,8 +1,8 @@
 """Values of networks as features: of which neurons, and brought to size.
 
-Weights of different layers and networks differ by orders of magnitude, and that is part of what tells how they were
-trained. So a value is shown in several ways, some of which keep its size and some its place among its neighbours.
-Medians and scales are the same for all values of a tensor, so permuted neurons stay permuted neurons.
+Weights of different layers and networks differ by orders of magnitude, and that is part of what tells how they
+were trained. So a value is shown in several ways, some of which keep its size and some its place among its
+neighbours. Medians and scales are the same for all values of a tensor, so permuted neurons stay permuted neurons.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Picked:
 def pick(wired: Sequence[Connection], most: int | None = None) -> list[Picked]:
     """Choose neurons of each hidden layer.
 
-    Nets that only take means over neurons can be trained on a part of them, which is quicker, and another one every
-    time, which keeps them from learning networks by heart.
+    Nets that only take means over neurons can be trained on a part of them, which is quicker, and on another part
+    every time, which keeps them from learning networks by heart.
 
     Args:
         wired: the connections of an architecture.
@@ -70,8 +70,8 @@ class Scaling(nn.Module):
     """Shows each value of a tensor in several ways.
 
     Less the tensor's median over networks, at several scales: sign(x) log(1 + |x| / scale), which is linear near 0
-    and a logarithm far out. Standardised within its own network and tensor: the value, its size, and by how much it
-    is in the tail.
+    and a logarithm far out. Standardised within its own network and tensor: the value, its size, and by how much
+    it is in the tail.
 
     Args:
         source: the training items, which medians and scales are taken from.
@@ -116,7 +116,7 @@ class Scaling(nn.Module):
         own = own.clamp(-END, END)
         far = own.abs()
         features = torch.stack([*logs, own, far, (far - TAIL).relu()], dim=-1)
-        return features.unflatten(1, places.shape)
+        return features.view(len(weights), *places.shape, self.channels)
 
 
 def _canonical(spec: TensorSpec, values: Tensor) -> Tensor:
