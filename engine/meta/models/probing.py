@@ -118,8 +118,8 @@ def _read(layers: list[Tensor]) -> Tensor:
 
     Returns:
         [b, seen]: the logits in units of their own size, and the probabilities, of each probe and class; by how
-        much the probes make a class's logit vary; how unsure each probe leaves the network; and of each probe three
-        statistics of the layers' units, of the first layer, the last, and the mean of all.
+        much the probes make a class's logit vary; how unsure each probe leaves the network; and of each probe
+        three statistics of the layers' units, of the first layer, the last, and the mean of all.
     """
     logits = layers[-1]
     size = logits.square().mean(dim=(1, 2), keepdim=True).add(TINY).sqrt()
