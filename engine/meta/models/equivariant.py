@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...nets import Connection, Layout, TensorSpec, connections
 from .fitting import deep_estimator
-from .networks import Networks, NetworkSource, by_architecture
+from .networks import Networks, NetworkSource, by_architecture, head
 from .scaling import Scaling, pick
 from .spec import Making, ModelSpec
 
@@ -27,8 +27,6 @@ WIDTH = 16
 DEPTH = 2
 # Of a layer, in training.
 NEURONS = 32
-HEAD = 128
-DROPOUT = 0.2
 
 
 class State:
@@ -153,10 +151,7 @@ class EquivariantNet(nn.Module):
         wired = connections(layouts[0])
         self.encoder = Encoder(wired, Scaling(source, _name), WIDTH)
         self.layers = nn.ModuleList(Exchange(len(wired) + 1, WIDTH) for _ in range(DEPTH))
-        seen = (DEPTH + 1) * (2 * len(wired) + 1) * WIDTH
-        self.head = nn.Sequential(
-            nn.LayerNorm(seen), nn.Dropout(DROPOUT), nn.Linear(seen, HEAD), nn.GELU(), nn.Linear(HEAD, outputs)
-        )
+        self.head = head((DEPTH + 1) * (2 * len(wired) + 1) * WIDTH, outputs)
 
     def forward(self, networks: Networks) -> Tensor:
         """Outputs [B, outputs].
@@ -164,7 +159,8 @@ class EquivariantNet(nn.Module):
         Raises:
             UsageError: a network has another architecture than those of the training.
         """
-        return by_architecture(networks, self._read)
+        outputs: Tensor = self.head(by_architecture(networks, self._read))
+        return outputs
 
     def states(self, weights: Tensor) -> list[State]:
         """Features of networks [b, D] before and after each layer; in training, of some of the neurons."""
@@ -179,9 +175,7 @@ class EquivariantNet(nn.Module):
                 f"the model `equivariant` was trained on networks of architecture {self._architecture.name} "
                 f"and cannot read {layout.architecture.name}"
             )
-        seen = torch.cat([state.means for state in self.states(weights)], dim=-1)
-        outputs: Tensor = self.head(seen)
-        return outputs
+        return torch.cat([state.means for state in self.states(weights)], dim=-1)
 
 
 def _name(spec: TensorSpec) -> str:

@@ -19,18 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ...errors import UsageError
 from ...nets import Connection, Layout, TensorSpec, connections
 from .fitting import deep_estimator
-from .networks import Networks, NetworkSource, by_architecture
+from .networks import Networks, NetworkSource, by_architecture, head
 from .scaling import Picked, Scaling, pick
 from .spec import Making, ModelSpec
 
 WIDTH = 16
 DEPTH = 3
-HEAD = 128
-DROPOUT = 0.2
+# Depths at which convolutions are seen, and at which linear layers are.
+SLOTS = 4
 # Of a layer, in training.
 NEURONS = 32
 VECTORS = ("bias", "beta", "gamma", "moving_mean", "moving_variance")
@@ -138,15 +139,7 @@ class GraphNet(nn.Module):
         (self._ends,) = ends
         self.encoder = Encoder(Scaling(source, _role), *self._ends, WIDTH)
         self.steps = nn.ModuleList(Messages(WIDTH) for _ in range(DEPTH))
-        seen = (DEPTH + 1) * 2 * WIDTH
-        self.layer = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, HEAD), nn.GELU())
-        self.head = nn.Sequential(
-            nn.LayerNorm(4 * HEAD),
-            nn.Dropout(DROPOUT),
-            nn.Linear(4 * HEAD, HEAD),
-            nn.GELU(),
-            nn.Linear(HEAD, outputs),
-        )
+        self.head = head(2 * SLOTS * (DEPTH + 1) * 2 * WIDTH, outputs)
 
     def forward(self, networks: Networks) -> Tensor:
         """Outputs [B, outputs].
@@ -154,7 +147,8 @@ class GraphNet(nn.Module):
         Raises:
             UsageError: a network has other images or another number of logits than those of the training.
         """
-        return by_architecture(networks, self._read)
+        outputs: Tensor = self.head(by_architecture(networks, self._read))
+        return outputs
 
     def _read(self, layout: Layout, weights: Tensor) -> Tensor:
         wired = connections(layout)
@@ -168,10 +162,19 @@ class GraphNet(nn.Module):
         for step in self.steps:
             graph = step(graph)
             seen.append(_seen(graph))
-        layers = self.layer(torch.cat(seen, dim=-1))
-        whole = [layers.mean(dim=1), layers.amax(dim=1), layers[:, 0], layers[:, -1]]
-        outputs: Tensor = self.head(torch.cat(whole, dim=-1))
-        return outputs
+        layers = torch.cat(seen, dim=-1)
+        convolutions = sum(not connection.linear for connection in wired)
+        return torch.cat([_resampled(layers[:, :convolutions]), _resampled(layers[:, convolutions:])], dim=1)
+
+
+def _resampled(layers: Tensor) -> Tensor:
+    """Features [b, L, c] of layers at evenly spaced depths from the first to the last, whatever L: [b, SLOTS * c].
+
+    Of no layers they are 0.
+    """
+    if not layers.shape[1]:
+        return layers.new_zeros(len(layers), SLOTS * layers.shape[2])
+    return functional.interpolate(layers.mT, size=SLOTS, mode="linear", align_corners=True).flatten(1)
 
 
 def _seen(graph: Graph) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...nets import Layout
 from ...zoo import Items
@@ -70,3 +70,19 @@ def by_architecture(networks: Networks, read: Callable[[Layout, Tensor], Tensor]
     """What `read` makes of the weights [b, D] of each architecture, in the order of the batch: [B, ...]."""
     place, groups = networks
     return torch.cat([read(layout, weights) for layout, weights in groups.items()])[place]
+
+
+def head(features: int, outputs: int, hidden: int = 128, dropout: float = 0.2) -> nn.Module:
+    """What reads the features of networks [B, features]: a perceptron.
+
+    Each feature is standardised over the networks of a batch, because small differences between networks matter,
+    in whatever feature they are.
+    """
+    return nn.Sequential(
+        nn.BatchNorm1d(features),
+        nn.Dropout(dropout),
+        nn.Linear(features, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, outputs),
+    )

@@ -21,15 +21,13 @@ from ...errors import UsageError
 from ...nets import Layout
 from ...nets.module import build
 from .fitting import deep_estimator
-from .networks import Networks, NetworkSource, by_architecture
+from .networks import Networks, NetworkSource, by_architecture, head
 from .spec import Making, ModelSpec
 
 FUNCTIONS = ("relu", "tanh")
 PROBES = 8
 # Learned numbers of a probe, and channels of the first, 4 x 4, stage of its image.
 CODE, CHANNELS = 32, 16
-HEAD = 128
-DROPOUT = 0.2
 # Weights beyond it come from networks that diverged; answers would not be finite.
 LARGEST = 1e4
 TINY = 1e-12
@@ -83,10 +81,7 @@ class ProbingNet(nn.Module):
         self.probes = Probes(PROBES, size)
         # Of each function; see `_read`.
         seen = len(FUNCTIONS) * (2 * PROBES * logits + logits + PROBES + 3 * 3 * PROBES)
-        self.norm = nn.BatchNorm1d(seen)
-        self.head = nn.Sequential(
-            nn.Dropout(DROPOUT), nn.Linear(seen, HEAD), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(HEAD, outputs)
-        )
+        self.head = head(seen, outputs)
 
     def forward(self, networks: Networks) -> Tensor:
         """Outputs [B, outputs].
@@ -96,7 +91,7 @@ class ProbingNet(nn.Module):
         """
         images = self.probes()
         answers = by_architecture(networks, lambda layout, weights: self._ask(layout, weights, images))
-        outputs: Tensor = self.head(self.norm(answers))
+        outputs: Tensor = self.head(answers)
         return outputs
 
     def _ask(self, layout: Layout, weights: Tensor, images: Tensor) -> Tensor:
