@@ -1,9 +1,9 @@
 """A light 1-d convolutional network for processors: thousands of slices a second on one thread.
 
 Weights of different networks and layers differ in scale by orders of magnitude. So values are read at their own
-scale (each in units of the slice's mean size, squashed) and at all scales (as logarithms). Every layer is pooled over
-all places, not the last alone: what the first ones see is the distribution of the values, what the last ones see is
-their arrangement. Slices may be of any length.
+scale (each in units of the slice's mean size, squashed) and at all scales (as logarithms). Every layer is pooled
+over all places, not the last alone: the first ones see the distribution of the values, the last ones their
+arrangement. Slices may be of any length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .fitting import deep_estimator
 from .spec import Making, ModelSpec
 
 # (channels, kernel, stride) of each convolution.
-LAYERS = ((16, 8, 8), (32, 4, 2), (32, 4, 2))
+LAYERS = ((16, 5, 5), (32, 4, 4), (32, 4, 2))
 HIDDEN = 64
 # Shorter slices are filled up with zeros, so that each layer has a place.
 SHORTEST = 32
@@ -51,7 +51,8 @@ class LightCNN(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """The outputs."""
         x = encode(values)
-        x = functional.pad(x, (0, max(SHORTEST - x.shape[2], 0)))
+        if x.shape[2] < SHORTEST:
+            x = functional.pad(x, (0, SHORTEST - x.shape[2]))
         pooled = [*_moments(x)]
         for layer in self.layers:
             x = layer(x)
@@ -77,8 +78,9 @@ def _log(size: Tensor) -> Tensor:
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over all places: [B, channels] each."""
-    variance, mean = torch.var_mean(x, dim=2, correction=0)
-    return mean, (variance + TINY).sqrt()
+    mean = x.mean(dim=2)
+    variance = x.square().mean(dim=2) - mean.square()  # torch.var_mean is ten times slower on processors
+    return mean, (variance.clamp(min=0) + TINY).sqrt()
 
 
 def _build(source: Any, outputs: int) -> LightCNN:
@@ -86,7 +88,7 @@ def _build(source: Any, outputs: int) -> LightCNN:
 
 
 def _make(making: Making) -> Any:
-    return deep_estimator(making, _build, epochs=200, learning_rate=3e-3, weight_decay=1e-2, patience=40)
+    return deep_estimator(making, _build, epochs=300, learning_rate=3e-3, weight_decay=1e-2, patience=300)
 
 
 SPECS = (

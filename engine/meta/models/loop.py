@@ -79,8 +79,7 @@ class Trained:
         epochs: passes over the training items, the last one maybe in part.
         items: items seen.
         stopped: by what.
-        seconds: it took.
-        note: all of that in words.
+        note: all of that, and the time it took, in words.
     """
 
     validation: Data | None
@@ -88,7 +87,6 @@ class Trained:
     epochs: float
     items: int
     stopped: Stop
-    seconds: float
     note: str
 
 
@@ -144,7 +142,7 @@ class Loop:
         self._loss, self._judge = loss, judge
         self._recipe, self._pace = recipe, pace
         self._optimizer = torch.optim.AdamW(
-            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self._best = math.inf
         self._best_state: dict[str, Any] | None = None
@@ -175,7 +173,6 @@ class Loop:
             epochs=epochs,
             items=self._items,
             stopped=stopped,
-            seconds=seconds,
             note=note,
         )
 
@@ -189,7 +186,7 @@ class Loop:
             if not pace.settled and (pace.done == min(MEASURED, pace.total) or pace.is_over):
                 self._settle()
             over = pace.is_over
-            if over or pace.done % pace.every == 0 or pace.done == pace.total:
+            if pace.settled and (over or pace.done % pace.every == 0 or pace.done == pace.total):
                 self._validate()
             self._report(f"epoch {epoch}/{pace.epochs}, loss {loss:.3g}")
             if pace.done == pace.total:

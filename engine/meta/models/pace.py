@@ -24,7 +24,7 @@ class Pace:
     """Keeps time.
 
     Without a limit, or with one that leaves room for all epochs, the learning rate follows the count of batches,
-    so that a rerun has the same bits. Else it follows the clock, and falls to zero as the budget ends.
+    so that a rerun has the same bits. Else it follows the clock too, and falls to zero as the budget ends.
 
     Args:
         epochs: that are wanted.
@@ -48,12 +48,13 @@ class Pace:
     bound: bool = False
     every: int = field(init=False)
     done: int = 0
-    _begun: float = field(init=False, default_factory=time.perf_counter)
+    _begun: float = field(init=False)
     _timed: float = field(init=False, default=0.0)
     _validation: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.every = self.batches
+        self._begun = time.perf_counter()
 
     @property
     def elapsed(self) -> float:
@@ -100,8 +101,10 @@ class Pace:
         return share
 
     def validated(self, seconds: float) -> None:
-        """Learn what a validation took."""
+        """Learn what a validation took, and whether the plan still holds: the machine may have become slower."""
         self._validation = seconds
+        if self.seconds is not None and self.elapsed * self.total / self.done > self.seconds:
+            self.bound = True
 
     @property
     def is_over(self) -> bool:
@@ -111,9 +114,10 @@ class Pace:
     @property
     def share(self) -> float:
         """How much of training is done, from 0 to 1."""
+        counted = self.done / self.total
         if self.bound and self.seconds is not None:
-            return min(self.elapsed / max(self.seconds - self._validation, 1e-9), 1.0)
-        return self.done / self.total
+            return min(max(self.elapsed / max(self.seconds - self._validation, 1e-9), counted), 1.0)
+        return counted
 
     @property
     def left(self) -> float:

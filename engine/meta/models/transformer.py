@@ -35,7 +35,8 @@ class Block(nn.Module):
         mask = None if bool(there_BT.all()) else there_BT[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x_BTC = x_BTC + self.out(mixed.transpose(1, 2).reshape(batch, tokens, WIDTH))
-        return x_BTC + self.perceptron(self.norm2(x_BTC))
+        result: Tensor = x_BTC + self.perceptron(self.norm2(x_BTC))
+        return result
 
 
 class WeightTransformer(nn.Module):

@@ -133,3 +133,17 @@ def test_recipe_is_the_study_s() -> None:
     model = spec.make(Making(kind="classification"))
     assert (model.epochs, model.batch_size, model.learning_rate, model.schedule) == (50, 64, 1e-3, "constant")
     assert model.weight_decay == 0
+
+
+def test_a_planted_scale_is_found_by_its_recipe() -> None:
+    rng = np.random.default_rng(0)
+    members = np.arange(400) // 2
+    X = ((1 + 2 * (members % 2))[:, None] * rng.normal(size=(400, 64))).astype(np.float32)
+    train = members < 150
+    (spec,) = SPECS
+    model = spec.make(Making(kind="classification")).set_params(epochs=8)
+    model.fit(X[train], members[train] % 2, members[train])
+    assert model.score(X[~train], members[~train] % 2) > 0.9
+    shuffled = rng.integers(2, size=200)[members]
+    model.set_params(epochs=4).fit(X[train], shuffled[train], members[train])
+    assert model.score(X[~train], shuffled[~train]) == pytest.approx(0.5, abs=0.25)

@@ -28,18 +28,18 @@ def draw(members: int, plant: Callable[[NDArray, int], NDArray], slices: int = 4
 
 
 def wave(values: NDArray, member: int) -> NDArray:
-    """Every second member has a period of 5 in a third of its values, at no place in particular."""
+    """Every second member has a period of 7 in a third of its values, at no place in particular."""
     if member % 2:
         start = np.random.default_rng(abs(hash(float(values[0]))) % 2**32).integers(270)
         inside = values[start : start + 130]
-        inside += 2 * np.abs(inside).mean() * np.sin(2 * np.pi * np.arange(130) / 5)
+        inside += 2 * np.abs(inside).mean() * np.sin(2 * np.pi * np.arange(130) / 7)
     return values
 
 
 def test_a_planted_frequency_is_found_at_any_scale() -> None:
     X, members = draw(200, wave)
     train = members < 150
-    model = light(epochs=40).fit(X[train], members[train] % 2, members[train])
+    model = light(epochs=60).fit(X[train], members[train] % 2, members[train])
     assert model.score(X[~train], members[~train] % 2) > 0.9
 
 
