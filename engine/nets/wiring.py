@@ -36,6 +36,11 @@ class Connection:
     taps: tuple[int, int]
     linear: bool
 
+    @property
+    def stop(self) -> int:
+        """One past its last place in the flat vector."""
+        return self.vectors[-1].stop
+
     def pairs(self, weights: Any) -> Any:
         """Its weight in flat vectors [..., D], arrays or tensors, as [..., outputs, inputs, taps].
 
@@ -70,8 +75,7 @@ def connections(layout: Layout) -> tuple[Connection, ...]:
                 taps = (kernel, kernel)
             case Linear(features=outputs):
                 taps = pixels
-            case Flatten():
-                assert len(shape) == 3  # noqa: S101 - an architecture flattens nothing else
+            case Flatten() if len(shape) == 3:
                 pixels = shape[:2]
                 continue
             case _:
