@@ -161,7 +161,7 @@ def _print_study(study: Study, *, every: bool) -> None:
         scores = [score for score in study.scores if score.target == question.name]
         _print_question(question, [score for score in scores if score.view == "all"])
         for view in dict.fromkeys(score.view for score in scores if score.view != "all"):
-            if every or view == "layer":
+            if every or view in ("layer", "permuted"):
                 _print_view(question, view, [score for score in scores if score.view == view])
     notes = sorted({f"{fit.model}: {fit.note}" for fit in study.fits if fit.note})
     if notes:

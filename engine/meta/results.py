@@ -14,12 +14,11 @@ import msgspec
 
 from ..errors import WseError
 from ..files import atomic_write
+from ..zoo import STUDIES_FOLDER
 from .targets import Kind
 
 STUDY_FILE = "study.json"
 SCORES_FILE = "scores.csv"
-# Where `wse meta` keeps its studies, a folder each, inside the folder of a zoo.
-STUDIES_FOLDER = "meta"
 STUDY_FORMAT = 1
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..zoo import Items
+from ..zoo import STUDIES_FOLDER, Items
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
 from .options import StudyOptions
-from .results import STUDIES_FOLDER, Confusion, Question, Score, Study, write_study
+from .results import Confusion, Question, Score, Study, write_study
 from .targets import Target
 from .views import Answers, grouped, groupings, score, together
 

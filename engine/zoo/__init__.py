@@ -3,6 +3,7 @@
 from .format import (
     FORMAT_VERSION,
     LOG_FILE,
+    STUDIES_FOLDER,
     ArchitectureEntry,
     Cost,
     Dtype,
@@ -25,6 +26,7 @@ from .writer import ZooWriter, remove_zoo
 __all__ = [
     "FORMAT_VERSION",
     "LOG_FILE",
+    "STUDIES_FOLDER",
     "ArchitectureEntry",
     "Cost",
     "Dtype",

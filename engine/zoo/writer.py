@@ -24,6 +24,7 @@ from .format import (
     LOG_FILE,
     MANIFEST_FILE,
     SHARD_FOLDER,
+    STUDIES_FOLDER,
     ConfigType,
     Cost,
     Manifest,
@@ -317,7 +318,7 @@ def remove_zoo(folder: Path) -> None:
     if not (folder / MANIFEST_FILE).is_file():
         raise UsageError(f"{folder} is not a zoo, so it is not overwritten: name another folder")
     with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER):
+        for name in (SHARD_FOLDER, JOURNAL_FOLDER, STUDIES_FOLDER):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         # zoo.json last: what is left by a crash can still be seen to be a zoo.
