@@ -128,6 +128,8 @@ class Jobs:
         if not self.options.maps or not self._is_mapped(job):
             return Outcome(answers=answers, fit=took)
         slices = reading.over(self._every_snapshot).slices
+        if slices.places == 1:
+            raise UsageError("a map needs slices at several places: give --slice a length, as all:5000")
         asked = target_of(self._every_snapshot, job.target.name, kind=job.target.kind)
         mapped = where_and_when(estimator, job.spec.name, slices, asked, self.items.members[job.test])
         return Outcome(answers=answers, fit=took, map=mapped)

@@ -171,6 +171,8 @@ class Reading:
                 for values, looks in self._even_slices(chosen):
                     yield Block(X=ArraySource(values), looks=looks)
             case "networks":
+                if str(self.what) != "all":
+                    raise UsageError("it reads whole networks: leave --slice out")
                 yield Block(X=self.items.only(chosen))
 
     def over(self, items: Items) -> Reading:

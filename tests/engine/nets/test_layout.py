@@ -245,14 +245,14 @@ def test_runs_leave_moving_averages_out(nws_fixed, name, expected):
 @given(architectures())
 def test_runs_hold_every_value_of_one_layer_once(architecture):
     layout = Layout(architecture)
-    for averages in (False, True):
+    for included in (False, True):
         place = 0
-        for start, stop, layer in layout.runs("all", statistics=averages):
+        for start, stop, layer in layout.runs("all", statistics=included):
             assert place <= start < stop
             inside = [spec for spec in layout.tensors.values() if start <= spec.offset < stop]
             assert {spec.layer for spec in inside} == {layer}
             skipped = [spec for spec in layout.tensors.values() if place <= spec.offset < start]
-            assert all(spec.is_statistic and not averages for spec in skipped)
+            assert all(spec.is_statistic and not included for spec in skipped)
             place = stop
 
 
