@@ -19,6 +19,7 @@ from ..zoo.tables import numbers
 from .features import setup_features
 from .models import Reads
 from .models.source import ArraySource
+from .permuted import PermutedItems
 from .statistics import Statistics, part_statistics, value_statistics
 
 Indices = NDArray[np.int64]
@@ -224,6 +225,8 @@ class Reading:
             seed=self._seed,
             normalize=self._normalize,
             statistics=self._with_moving_averages,
+            # What is permuted stands in no file.
+            resident=isinstance(self.items, PermutedItems),
         )
 
     def _statistics_of_random_slices(self, chosen: Indices) -> Float64:

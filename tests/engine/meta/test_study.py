@@ -107,19 +107,20 @@ def test_shuffled_answers_are_at_chance(make_zoo, tmp_path: Path) -> None:
 
 
 def test_permuted_neurons(make_zoo, tmp_path: Path) -> None:
-    """A sign in one neuron's weights is lost to a model that reads places, not to statistics of the whole."""
+    """A model that reads places is misled: which of two neurons is the large one depends on the order."""
 
-    def first_neuron(weights, layout, optimizer, rate, snapshot, rng) -> None:
+    def in_two_neurons(weights, layout, optimizer, rate, snapshot, rng) -> None:
         spec = layout.tensors["conv2.weight"]
         kernel = weights[spec.offset : spec.stop].reshape(spec.shape)
-        kernel[0] = np.abs(kernel[0]) * (3.0, -3.0, 0.1)[optimizer]
+        kernel[0] += (3.0, 0.0, -3.0)[optimizer]
+        kernel[1] -= (3.0, 0.0, -3.0)[optimizer]
 
-    models = ("values-linear", "statistics-boost")
-    study = studied(make_zoo(first_neuron), tmp_path, models=models, permuted=True)
+    models = ("values-linear", "statistics-linear")
+    study = studied(make_zoo(in_two_neurons), tmp_path, models=models, permuted=True)
     assert figure(study, "values-linear").low > 0.6
-    assert figure(study, "values-linear", "permuted").value < figure(study, "values-linear").low - 0.2
-    assert figure(study, "statistics-boost").low > 0.7
-    assert figure(study, "statistics-boost", "permuted").value > 0.7
+    assert figure(study, "values-linear", "permuted").value < 0.7
+    told = [figure(study, "statistics-linear", view).value for view in ("all", "permuted")]
+    assert abs(told[0] - told[1]) < 0.1  # statistics of a tensor know no order
 
 
 def test_networks_of_several_architectures(make_zoo, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_networks_of_several_architectures(make_zoo, tmp_path: Path) -> None:
     assert figure(study, "statistics-boost").value > 0.9
     assert "light-cnn" in {score.model for score in study.scores}  # it reads random slices then
     held = studied(zoo, tmp_path, holdout=Condition.parse("architecture=wide"))
-    assert figure(held, "statistics-linear").members == 45
+    assert {score.members for score in held.scores if score.view == "all"} == {45}
     with pytest.raises(UsageError, match="not of one size"):
         studied(zoo, tmp_path, models=("values-linear",))
 
