@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from ..errors import WseError
 from .jobs import Jobs, Outcome
@@ -111,8 +112,17 @@ def _open(options: StudyOptions) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _WORK.append(Jobs(options))
+
+
+def _leave_with_parent() -> None:
+    """End when the parent does, however that is: nobody else would stop the job."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(index: int, seconds: float | None) -> Outcome:

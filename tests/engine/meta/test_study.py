@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +241,38 @@ def test_devices() -> None:
             pick_device("cuda")
     with pytest.raises(UsageError, match="--device tpu: use auto, cpu or cuda"):
         pick_device("tpu")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_processes_leave_with_their_parent(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(models=40)
+    asked = f"zoo=Path({str(zoo.folder)!r}), what=SliceSpec(part='all'), models=('statistics-mlp',)"
+    script = (
+        "from pathlib import Path\n"
+        "from wse.engine.meta import SliceSpec, StudyOptions, run_study\n"
+        "if __name__ == '__main__':\n"
+        f"    options = StudyOptions({asked}, seeds=500, processes=2)\n"
+        "    run_study(options, report=lambda share, *words: print(share, flush=True))\n"
+    )
+    (tmp_path / "study.py").write_text(script)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "study.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout is not None
+        while float(parent.stdout.readline()) == 0.0:  # until a job has ended
+            pass
+        listed = subprocess.run(["ps", "--ppid", str(parent.pid), "-o", "pid="], capture_output=True, check=True)
+        children = [int(pid) for pid in listed.stdout.split()]
+        assert len(children) >= 2
+        parent.kill()
+        until = time.monotonic() + 60
+        while any(_runs(pid) for pid in children):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
