@@ -89,7 +89,10 @@ class Jobs:
         self.options = options
         self.zoo = Zoo.open(options.zoo)
         self.items, self._is_train, self._is_test = _items(self.zoo, options)
-        self.targets = _targets(self.items, options)
+        self._rounds = [(seed, *self._split(seed)) for seed in range(options.seed, options.seed + options.seeds)]
+        self.targets = [target for target in _targets(self.items, options) if self._can_be_asked(target)]
+        if not self.targets:
+            raise UsageError("there is nothing to ask: the chosen networks differ in nothing, or are too few")
         self.all = list(self._jobs())
         self._readings: dict[tuple[str, bool, int], Reading] = {}
 
@@ -136,7 +139,7 @@ class Jobs:
 
     def _jobs(self) -> Iterator[Job]:
         options = self.options
-        rounds = [(seed, *self._split(seed)) for seed in range(options.seed, options.seed + options.seeds)]
+        rounds = self._rounds
         shallow = [spec for spec in options.specs() if not spec.deep]
         deep = [spec for spec in options.specs() if spec.deep]
         for target in self.targets:
@@ -148,6 +151,23 @@ class Jobs:
         for spec in deep:
             for target in self.targets:
                 yield from (_job(spec, target, *each) for each in rounds[: options.deep_seeds])
+
+    def _can_be_asked(self, target: Target) -> bool:
+        """Whether there are different answers to learn in every round, and some to be tested on.
+
+        Raises:
+            UsageError: not, though the target was asked for by name.
+        """
+        for seed, train, test in self._rounds:
+            known = np.unique(target.values[train[target.present[train]]])
+            if len(known) < 2 or not target.present[test].any():
+                if self.options.targets:
+                    raise UsageError(
+                        f"too few networks to ask for {target.name}: with seed {seed} those to train on have "
+                        f"{len(known)} different answers; take more networks, other seeds or another --holdout"
+                    )
+                return False
+        return True
 
     def _split(self, seed: int) -> tuple[Indices, Indices]:
         train, test = split(self.items, holdout=self.options.holdout, seed=seed)
@@ -206,7 +226,9 @@ def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
     """All items of a study; which may be trained on and which tested, before members are split."""
     items = zoo.items(snapshots="all")
     for condition in options.where:
-        items = items.only(condition.holds(items))
+        if not condition.values:
+            raise UsageError(f"--where {condition} names no value: write COLUMN=VALUE, such as status=ok")
+        items = items.only(condition.holds(items))  # never none: a value that no member has is an error
     train = _has_snapshot(items, options.snapshots)
     test = train if options.test_snapshots is None else _has_snapshot(items, options.test_snapshots)
     kept = train | test
@@ -240,6 +262,4 @@ def _targets(items: Items, options: StudyOptions) -> list[Target]:
 def _job(spec: ModelSpec, target: Target, seed: int, train: Indices, test: Indices, layer: str = "") -> Job:
     """A job on the items that have the target."""
     train, test = train[target.present[train]], test[target.present[test]]
-    if not len(train) or not len(test):
-        raise UsageError(f"no network is left to {'train on' if len(test) else 'test'} for {target.name}")
     return Job(spec=spec, target=target, seed=seed, train=train, test=test, layer=layer)

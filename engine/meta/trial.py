@@ -39,7 +39,6 @@ def fit(spec: ModelSpec, making: Making, reading: Reading, target: Target, chose
     with warnings.catch_warnings(), threadpool_limits(1):
         # How long solvers may go on is a choice (`shallow.py`), and tables are too small for several threads.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="n_quantiles", category=UserWarning)
         return estimator.fit(X, answers)
 
 

@@ -7,12 +7,14 @@ signed square roots where there are too many columns to rank.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import validate_data
 
 from .spec import Making, ModelSpec
@@ -40,6 +42,17 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         values = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         rotated: NDArray[Any] = values if self.rotation_ is None else self.rotation_.transform(values)
         return rotated
+
+
+class NormalScores(QuantileTransformer):  # type: ignore[misc]
+    """Columns to normal scores by their ranks; of few rows, as many quantiles as there are."""
+
+    def fit(self, X: Any, y: Any = None) -> NormalScores:
+        """Find the quantiles of the columns [n, columns]."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="n_quantiles", category=UserWarning)
+            super().fit(X, y)
+        return self
 
 
 def _majority(making: Making) -> Any:
@@ -107,11 +120,10 @@ def _ranked(estimator: Any) -> Any:
     """Columns to normal scores, missing ones to the median and a column that says so."""
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import QuantileTransformer
 
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True),
-        QuantileTransformer(n_quantiles=100, output_distribution="normal", random_state=0),
+        NormalScores(n_quantiles=100, output_distribution="normal", random_state=0),
         estimator,
     )
 

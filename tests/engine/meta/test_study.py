@@ -200,6 +200,10 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
         ({"models": ("majority", "magic")}, "no model 'magic': choose from majority, "),
         ({"targets": ("dataset",)}, "dataset is the same for all chosen networks"),
         ({"targets": ("weather",)}, "no target 'weather'"),
+        (
+            {"holdout": Condition(column="optimizer", values=("adam", "sgd"))},
+            "too few networks to ask for optimizer",
+        ),
         ({"seeds": 0}, r"`seeds` \(=0\) must be at least 1"),
         ({"normalize": "all"}, "--normalize all: use none, slice, layer, position"),
         ({"snapshots": "soon"}, "--snapshots soon: write last, all"),
