@@ -1,7 +1,7 @@
 # make demo   a small real zoo, from nothing
 # make test   all tests
 # make check  formatting, lint, types and tests
-# make gpu-check  compiles every GPU kernel, without a GPU, and reads the machine code
+# make gpu-check  compiles every form of the GPU kernels, without a GPU
 
 PYTHON ?= python3
 BIN := .venv/bin

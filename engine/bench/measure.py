@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, WseError
-from ..train import cores
+from ..machine import cores
 from .contender import Contender
 from .crew import Crew
 from .judge import Judge

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
+from ..machine import cores
 from ..nets import FAMILIES, Layout
-from ..train import cores
 from ..zoo.format import SHARD_FOLDER
 from .measure import provenance
 from .random_zoo import make_random_zoo

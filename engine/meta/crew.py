@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 
 from ..errors import WseError
+from ..machine import cores
 from .jobs import Jobs, Outcome
 from .options import StudyOptions
 
@@ -39,19 +40,11 @@ def done(jobs: Jobs, began: float, report: Report) -> Iterator[tuple[int, Outcom
         WseError: a shard is missing or damaged, or a process died.
     """
     budget = _Budget(jobs, began)
-    workers = min(jobs.options.processes or processors(), len(jobs.all))
+    workers = min(jobs.options.processes or cores(), len(jobs.all))
     if jobs.options.device != "cpu" or workers == 1:
         yield from _alone(jobs, budget, report)
     else:
         yield from _together(jobs, budget, workers, report)
-
-
-def processors() -> int:
-    """The processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1
 
 
 class _Budget:

@@ -5,7 +5,7 @@ from .estimate import Estimate, estimate
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
-from .run import Run, cores
+from .run import Run
 from .split import PARTS, Part, Split
 from .trainer import Trainer
 
@@ -30,7 +30,6 @@ __all__ = [
     "Split",
     "Trainer",
     "backend_for",
-    "cores",
     "estimate",
     "make_plan",
     "resolve_options",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import queue
 import shutil
@@ -18,6 +17,7 @@ from importlib.metadata import version
 
 from ..data import ImageSet, load
 from ..errors import WseError
+from ..machine import cores
 from ..nets import Architecture, Layout
 from ..space import Member, arrow_types
 from ..zoo import (
@@ -32,6 +32,7 @@ from ..zoo import (
     remove_zoo,
 )
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
 from .log import Log
 from .options import Options, Progress, backend_for
 from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
@@ -105,14 +106,24 @@ class Run:
         they are small, but the libraries themselves take some 300 MB.
         """
         images = sum(len(s.train_images) + len(s.test_images) for s in self.image_sets.values()) * 32 * 32 * 3
-        held = held_snapshots(self.context.settings.snapshots)
         packs = {pack.architecture.name: pack for pack in self.plan.packs}
         values = max(Layout(pack.architecture).size * self.rows(pack) for pack in packs.values())
-        return images + self.workers * (held + 4) * values * 4 + 300_000_000
+        return images + self.workers * (self._held + SPARE_VECTORS) * values * 4 + 300_000_000
 
     def rows(self, pack: PackPlan) -> int:
-        """How many of a pack's members train side by side."""
-        return self.options.rows or self.backend.rows(pack.architecture, pack.members)
+        """How many of a pack's members train side by side, with room for their snapshots in the host's memory."""
+        wanted = self._wanted_rows(pack)
+        free = available_bytes() // self.workers
+        return min(wanted, rows_in_memory(Layout(pack.architecture).size, self._held, bytes_free=free))
+
+    def _wanted_rows(self, pack: PackPlan) -> int:
+        rows = self.options.rows or self.backend.rows(pack.architecture, pack.members)
+        return min(rows, len(pack.members))
+
+    @property
+    def _held(self) -> int:
+        settings = self.context.settings
+        return held_snapshots(settings.snapshots, may_stop=settings.early_stopping)
 
     def progress(self) -> Progress:
         """How far the run has come; may be called from any thread."""
@@ -312,7 +323,11 @@ class Run:
         try:
             while not self._stop.is_set():
                 pack = packs.get_nowait()
-                self._train_pack(pack, self.rows(pack), results)
+                wanted, rows = self._wanted_rows(pack), self.rows(pack)
+                if rows < wanted:
+                    told = f"wse: host memory for the snapshots of {rows:,} members: training {rows:,} at a time"
+                    print(f"{told}, not {wanted:,}", file=sys.stderr)
+                self._train_pack(pack, rows, results)
         except (queue.Empty, Interrupted):
             pass
         except BaseException as error:
@@ -379,11 +394,3 @@ class Run:
             "overhead": 1 - (training + evaluation) / (total * self.workers),
         }
         return {name: round(value, 4) for name, value in seconds.items()}
-
-
-def cores() -> int:
-    """The processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1

@@ -54,7 +54,7 @@ class SnapshotKeeper:
         # A list of epochs, and a spread over a known number of epochs, say at once what is needed.
         spread_is_open = may_stop and isinstance(wanted, int)
         self._needed = None if spread_is_open else set(_targets(wanted, epochs))
-        self._limit = held_snapshots(wanted)
+        self._limit = held_snapshots(wanted, may_stop=may_stop)
 
     def keep(self, epoch: int, weights: Weights) -> None:
         """Offer the weights [D] after ``epoch`` (0: before training); they are held if they may be needed."""
@@ -84,9 +84,11 @@ def _targets(wanted: int | Sequence[int], last_epoch: int) -> list[int]:
     return [*(epoch for epoch in wanted if epoch < last_epoch), last_epoch]
 
 
-def held_snapshots(wanted: int | Sequence[int]) -> int:
+def held_snapshots(wanted: int | Sequence[int], *, may_stop: bool) -> int:
     """How many snapshots of a member are in memory at most."""
-    return max(HELD_SNAPSHOTS, 2 * wanted) if isinstance(wanted, int) else len(wanted) + 1
+    if isinstance(wanted, int):
+        return max(HELD_SNAPSHOTS, 2 * wanted) if may_stop else wanted
+    return len(wanted) + 1
 
 
 def snapshot_count(wanted: int | Sequence[int], epochs: int) -> int:
