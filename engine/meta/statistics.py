@@ -23,7 +23,15 @@ Float64 = NDArray[np.float64]
 PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 OF_VALUES = (*MOMENTS, *(f"p{percentile}" for percentile in PERCENTILES), "mean_abs", "norm")
-OF_MATRICES = ("spectral_norm", "stable_rank", "dead_units")
+QUARTILES = (25, 50, 75)
+OF_MATRICES = (
+    "spectral_norm",
+    "stable_rank",
+    "dead_units",
+    *(f"singular_p{percentile}" for percentile in QUARTILES),
+    *(f"unit_norm_p{percentile}" for percentile in (0, 25, 75, 100)),
+    "unit_cosine",
+)
 # A unit is dead when the norm of its incoming weights is below this share of its layer's median unit.
 DEAD_SHARE = 0.01
 # So many values are worked on at a time: they stay in the caches.
@@ -91,20 +99,49 @@ def value_statistics(values: Float32) -> Float64:
 
 
 def matrix_statistics(matrices: Float32) -> Float64:
-    """Statistics of weight matrices, ``OF_MATRICES``: [n, out, in] float32 -> [n, 3] float64.
+    """Statistics of weight matrices, ``OF_MATRICES``: [n, out, in] float32 -> [n, 11] float64.
 
-    The stable rank is the squared Frobenius norm over the squared spectral norm (Rudelson and Vershynin, 2007);
-    it is 0 for a matrix of zeros.
+    The stable rank is the squared Frobenius norm over the squared spectral norm (Rudelson and Vershynin, 2007).
+    Quartiles of the singular values are fractions of the largest; quantiles of the norms of units (rows) are
+    fractions of their median; the cosine is the mean magnitude of that between two different units. What has no
+    measure, as the rank of a matrix of zeros, is 0.
     """
     exact = matrices.astype(np.float64)
     out, inputs = exact.shape[1:]
     gram = exact @ exact.transpose(0, 2, 1) if out <= inputs else exact.transpose(0, 2, 1) @ exact
-    largest = np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0.0)
+    singular = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
+    spectral = singular[:, -1]
     units = np.sqrt((exact * exact).sum(axis=2))
-    total = (units * units).sum(axis=1)
-    rank = np.divide(total, largest, out=np.zeros_like(total), where=largest > 0)
-    dead = (units < DEAD_SHARE * np.median(units, axis=1, keepdims=True)) | (units == 0)
-    return np.column_stack([np.sqrt(largest), rank, dead.mean(axis=1)])
+    median = np.median(units, axis=1)
+    dead = (units < DEAD_SHARE * median[:, None]) | (units == 0)
+    of_units = np.quantile(units, (0, 0.25, 0.75, 1), axis=1)
+    return np.column_stack(
+        [
+            spectral,
+            _over((units * units).sum(axis=1), spectral**2),
+            dead.mean(axis=1),
+            *_over(np.percentile(singular, QUARTILES, axis=1), spectral),
+            *_over(of_units, median),
+            _mean_cosine(exact, units),
+        ]
+    )
+
+
+def _over(numbers: Float64, divisors: Float64) -> Float64:
+    """A quotient; 0 where there is nothing to divide by."""
+    divisors = np.broadcast_to(divisors, numbers.shape)
+    return np.divide(numbers, divisors, out=np.zeros_like(numbers), where=divisors > 0)
+
+
+def _mean_cosine(matrices: Float64, norms: Float64) -> Float64:
+    """The mean magnitude of the cosine between two different rows: [n, out, in] -> [n]."""
+    directions = _over(matrices, norms[:, :, None])
+    cosines = np.abs(directions @ directions.transpose(0, 2, 1))
+    rows = cosines.shape[1]
+    if rows == 1:
+        return np.zeros(len(cosines))
+    off: Float64 = (cosines.sum(axis=(1, 2)) - np.trace(cosines, axis1=1, axis2=2)) / (rows * (rows - 1))
+    return off
 
 
 def _tensors(layout: Layout, part: str, *, statistics: bool) -> list[TensorSpec]:

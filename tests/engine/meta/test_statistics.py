@@ -7,6 +7,7 @@ from scipy import stats
 from wse.engine.errors import UsageError
 from wse.engine.meta.statistics import (
     MOMENTS,
+    OF_MATRICES,
     OF_VALUES,
     PERCENTILES,
     matrix_statistics,
@@ -44,18 +45,33 @@ def test_equal_values_have_no_shape() -> None:
 @pytest.mark.parametrize(("out", "inputs"), [(3, 8), (8, 3), (1, 1)])
 def test_matrices_against_numpy(out: int, inputs: int) -> None:
     matrices = np.random.default_rng(1).standard_normal((4, out, inputs)).astype(np.float32)
-    spectral, rank, dead = matrix_statistics(matrices).T
-    largest = np.array([np.linalg.norm(matrix.astype(np.float64), 2) for matrix in matrices])
-    np.testing.assert_allclose(spectral, largest, rtol=1e-6)
-    np.testing.assert_allclose(rank, [np.linalg.norm(m) ** 2 for m in matrices] / largest**2, rtol=1e-5)
-    assert not dead.any()
+    found = dict(zip(OF_MATRICES, matrix_statistics(matrices).T, strict=True))
+    exact = matrices.astype(np.float64)
+    singular = np.array([np.linalg.svd(matrix, compute_uv=False) for matrix in exact])
+    np.testing.assert_allclose(found["spectral_norm"], singular[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(found["stable_rank"], (singular**2).sum(axis=1) / singular[:, 0] ** 2, rtol=1e-9)
+    for part in (25, 50, 75):
+        share = np.percentile(singular, part, axis=1) / singular[:, 0]
+        np.testing.assert_allclose(found[f"singular_p{part}"], share, rtol=1e-9)
+    norms = np.linalg.norm(exact, axis=2)
+    for part in (0, 25, 75, 100):
+        share = np.percentile(norms, part, axis=1) / np.median(norms, axis=1)
+        np.testing.assert_allclose(found[f"unit_norm_p{part}"], share, rtol=1e-9)
+    pairs = [(i, j) for i in range(out) for j in range(out) if i != j]
+    cosines = [
+        np.mean([abs(m[i] @ m[j]) / (n[i] * n[j]) for i, j in pairs]) if pairs else 0
+        for m, n in zip(exact, norms, strict=True)
+    ]
+    np.testing.assert_allclose(found["unit_cosine"], cosines, rtol=1e-9)
+    assert not found["dead_units"].any()
 
 
 def test_dead_units_and_zero_matrices() -> None:
     matrices = np.ones((2, 4, 3), np.float32)
     matrices[0, 1] = 0.001
     matrices[1] = 0
-    assert matrix_statistics(matrices)[:, 1:].tolist() == [[pytest.approx(1, rel=1e-6), 0.25], [0, 1]]
+    assert matrix_statistics(matrices)[:, 1:3].tolist() == [[pytest.approx(1, rel=1e-6), 0.25], [0, 1]]
+    assert not matrix_statistics(matrices)[1, 3:].any()
 
 
 def test_tensors_of_a_part(make_zoo) -> None:
