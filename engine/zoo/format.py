@@ -29,6 +29,8 @@ JOURNAL_FOLDER = "journal"
 _NO_CHECKSUM = "0" * 64
 # Who trains the members may tell in this file how it went; the zoo does not depend on it.
 LOG_FILE = "log.jsonl"
+# Names the run that is writing the zoo; there is none when it is complete.
+LOCK_FILE = "zoo.lock"
 # Who reads the weights may keep here what was found; it is removed with the zoo that it is about.
 STUDIES_FOLDER = "meta"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WseError
-from .format import LOG_FILE, MANIFEST_FILE, SHARD_FOLDER, STUDIES_FOLDER
+from .format import LOCK_FILE, LOG_FILE, MANIFEST_FILE, SHARD_FOLDER, STUDIES_FOLDER
 from .integrity import file_problem
 from .tables import MEMBERS_FILE, SNAPSHOTS_FILE
 
@@ -46,7 +46,7 @@ def _damaged_files(zoo: Zoo) -> Iterator[tuple[Path, str | None]]:
 
 
 def _surplus(zoo: Zoo) -> Iterator[Path]:
-    names = (MANIFEST_FILE, LOG_FILE, SHARD_FOLDER, STUDIES_FOLDER, *zoo.manifest.tables)
+    names = (MANIFEST_FILE, LOG_FILE, LOCK_FILE, SHARD_FOLDER, STUDIES_FOLDER, *zoo.manifest.tables)
     known = {zoo.folder / name for name in names}
     known |= {zoo.folder / SHARD_FOLDER / shard.file for shard in zoo.manifest.shards}
     for folder in (zoo.folder, zoo.folder / SHARD_FOLDER):

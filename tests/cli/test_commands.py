@@ -168,6 +168,22 @@ def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> No
     assert Zoo.open(tmp_path / "zoo").verify() == []
 
 
+@pytest.mark.parametrize("begin", ["--resume", "--overwrite"])
+def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) -> None:
+    first = start("generate", *TINY, "--models", "24", folder=tmp_path)
+    wait_for_members(tmp_path / "zoo", 2, first)
+    first.send_signal(signal.SIGSTOP)  # it is there, however slow the second one is
+    second = wse("generate", *TINY, "--models", "24", begin, folder=tmp_path)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].startswith(f"wse: zoo is being written by process {first.pid} on ")
+    assert "Traceback" not in second.stderr
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
+    assert not (tmp_path / "zoo" / "zoo.lock").exists()
+
+
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
