@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,52 @@ def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) ->
     assert not (tmp_path / "zoo" / "zoo.lock").exists()
 
 
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
+    done = wse("verify", folder=small)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("zoo is whole: 24 members, ")
+    assert done.stdout.count("\n") == 1
+    shown = json.loads(wse("verify", "--json", folder=small).stdout)
+    assert shown == {"zoo": "zoo", "whole": True, "problems": []}
+
+
+def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    (shard,) = (zoo / "shards").iterdir()
+    flip(shard, shard.stat().st_size - 1)
+    (zoo / "snapshots.parquet").unlink()
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "zoo/snapshots.parquet: it is missing",
+        f"zoo/shards/{shard.name}: its content does not match its sha256",
+        "restore what is damaged from a copy, or make the zoo again",
+    ]
+    done = wse("verify", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "zoo": "zoo",
+        "whole": False,
+        "problems": [
+            {"file": "snapshots.parquet", "problem": "it is missing"},
+            {"file": f"shards/{shard.name}", "problem": "its content does not match its sha256"},
+        ],
+    }
+    flip(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("zoo/zoo.json: its content does not match its checksum\n")
+    (found,) = json.loads(wse("verify", "--json", folder=tmp_path).stdout)["problems"]
+    assert found == {"file": "zoo.json", "problem": "its content does not match its checksum"}
+
+
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
@@ -209,6 +256,8 @@ WRONG = {
     "seed": (["generate", *TINY, "--models", "3", "--seed", "-1"], "`seed` (=-1)"),
     "no zoo": (["info", "nowhere"], "no folder nowhere"),
     "not a zoo": (["info", "."], "not a zoo"),
+    "verify of no zoo": (["verify", "nowhere"], "no folder nowhere"),
+    "verify of what is no zoo": (["verify", "."], "not a zoo"),
     "report of no zoo": (["report", "nowhere"], "no folder nowhere"),
     "report of what is no zoo": (["report", "."], "not a zoo"),
     "unknown command": (["train"], "train"),
@@ -254,13 +303,9 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(small / "zoo", tmp_path / "zoo")
     table = tmp_path / "zoo" / "members.parquet"
-    content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 1
-    table.write_bytes(content)
+    flip(table, table.stat().st_size // 2)
     done = wse("info", folder=tmp_path)
     assert done.returncode == 1
     assert "members.parquet" in done.stderr
