@@ -11,11 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 import torch
 
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
+from wse.engine.zoo.format import write_manifest
+from wse.engine.zoo.tables import write_table
 
 TINY = [
     "--preset", "nws-fixed", "--datasets", "digits", "--threads", "2",
@@ -197,7 +201,30 @@ def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
     assert done.stdout.startswith("zoo is whole: 24 members, ")
     assert done.stdout.count("\n") == 1
     shown = json.loads(wse("verify", "--json", folder=small).stdout)
-    assert shown == {"zoo": "zoo", "whole": True, "problems": []}
+    assert shown == {"zoo": "zoo", "whole": True, "measured": 0, "problems": []}
+    done = wse("verify", "--labels", "3", folder=small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(", 3 measured again\n")
+
+
+def test_verify_says_which_label_is_wrong(small: Path, tmp_path: Path) -> None:
+    """One more test image than the network gets right, in files that are each whole."""
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    there = Zoo.open(zoo)
+    accuracies = there.members["test_accuracy"].to_pylist()
+    accuracies[5] += 1 / 50
+    column = there.members.schema.get_field_index("test_accuracy")
+    table = there.members.set_column(column, "test_accuracy", pa.array(accuracies))
+    entry = write_table(zoo / "members.parquet", table)
+    tables = {**there.manifest.tables, "members.parquet": entry}
+    write_manifest(zoo, msgspec.structs.replace(there.manifest, tables=tables))
+    assert wse("verify", folder=tmp_path).returncode == 0
+    done = wse("verify", "--labels", "24", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["file"] == "members.parquet"
+    assert problem["problem"].startswith("member 5: its weights have test accuracy ")
 
 
 def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
@@ -218,6 +245,7 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         "zoo": "zoo",
         "whole": False,
+        "measured": 0,
         "problems": [
             {"file": "snapshots.parquet", "problem": "it is missing"},
             {"file": f"shards/{shard.name}", "problem": "its content does not match its sha256"},
