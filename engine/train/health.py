@@ -23,9 +23,9 @@ from .backend import Context
 from .split import Split
 
 # By how much an output of a network may differ from what was measured in training, as a share of its largest
-# output for the image, since another backend sums in another order. Some networks make 300 times as much of an
-# error.
-_OUTPUT_ERROR = 1e-4
+# output for the image. Another backend sums in another order, and some networks, saturated ones with batch
+# normalisation, make hundreds of times as much of that: up to 4e-5 was seen.
+_OUTPUT_ERROR = 1e-3
 _BATCH = 500  # images at once
 
 
