@@ -2,6 +2,7 @@
 
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
 from .estimate import Estimate, estimate
+from .health import label_problems
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
@@ -31,6 +32,7 @@ __all__ = [
     "Trainer",
     "backend_for",
     "estimate",
+    "label_problems",
     "make_plan",
     "resolve_options",
 ]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -164,46 +164,46 @@ class Run:
             the same run with ``resume`` goes on from there.
 
         Raises:
-            UsageError: the folder is taken, or holds a run that differs from this one.
+            UsageError: the folder is taken, or holds a run that differs from this one or is still going on.
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
         if not self.options.resume:
             self.check_disk()  # before a folder is made
-        writer = self._open_writer()
-        self._earlier = len(writer.finished)
-        self.plan = self._make_plan(finished=writer.finished)
-        if self.options.resume:
-            self.check_disk()
-        log = Log(self.options.folder)
-        log.write(
-            "start",
-            models=self.options.models,
-            finished=self._earlier,
-            workers=self.workers,
-            backend=self.backend.name,
-            training_images=self.plan.total("training_images"),
-            flops=self.plan.total("flops"),
-        )
-        for note in writer.notes:
-            log.write("note", text=note)
-        self._seconds["opening"] = time.perf_counter() - started
-        self._train(writer, log)
-        seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
-        if len(writer.finished) < self.options.models:
-            log.write("stop", members=len(writer.finished), seconds=seconds)
-            return False
-        if writer.manifest.status == "running":
-            finished_at = datetime.now(UTC)
-            writer.finish(
-                Timing(
-                    started=started_at.isoformat(timespec="seconds"),
-                    finished=finished_at.isoformat(timespec="seconds"),
-                    seconds=seconds,
-                )
+        with closing(self._open_writer()) as writer:
+            self._earlier = len(writer.finished)
+            self.plan = self._make_plan(finished=writer.finished)
+            if self.options.resume:
+                self.check_disk()
+            log = Log(self.options.folder)
+            log.write(
+                "start",
+                models=self.options.models,
+                finished=self._earlier,
+                workers=self.workers,
+                backend=self.backend.name,
+                training_images=self.plan.total("training_images"),
+                flops=self.plan.total("flops"),
             )
-        log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=seconds)
-        return True
+            for note in writer.notes:
+                log.write("note", text=note)
+            self._seconds["opening"] = time.perf_counter() - started
+            self._train(writer, log)
+            seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
+            if len(writer.finished) < self.options.models:
+                log.write("stop", members=len(writer.finished), seconds=seconds)
+                return False
+            if writer.manifest.status == "running":
+                finished_at = datetime.now(UTC)
+                writer.finish(
+                    Timing(
+                        started=started_at.isoformat(timespec="seconds"),
+                        finished=finished_at.isoformat(timespec="seconds"),
+                        seconds=seconds,
+                    )
+                )
+            log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=seconds)
+            return True
 
     def _make_plan(self, finished: Iterable[int]) -> Plan:
         return make_plan(

@@ -15,12 +15,14 @@ from .format import (
     Timing,
     read_manifest,
 )
+from .integrity import DamagedError
 from .items import Items
 from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .shards import Shard, write_shard
+from .verify import Problem, find_problems
 from .writer import ZooWriter, remove_zoo
 
 __all__ = [
@@ -29,12 +31,14 @@ __all__ = [
     "STUDIES_FOLDER",
     "ArchitectureEntry",
     "Cost",
+    "DamagedError",
     "Dtype",
     "ImageSetEntry",
     "Items",
     "Manifest",
     "MemberResult",
     "Positions",
+    "Problem",
     "Shard",
     "ShardEntry",
     "ShardPlan",
@@ -46,6 +50,7 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "find_problems",
     "fit_positions",
     "plan_shards",
     "read_manifest",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..nets import Layout
 from .format import SHARD_FOLDER
-from .integrity import damaged
+from .integrity import DamagedError
 from .shards import Float32, Shard
 from .tables import CONFIG, numbers
 
@@ -105,7 +105,7 @@ class Items:
         shard = self.zoo.shard(self._files[self._shard[index]])
         row, member, snapshot = int(self._shard_row[index]), self.members[index], int(self.snapshots[index])
         if row >= len(shard.members) or shard.members[row] != member or snapshot >= shard.snapshots[row]:
-            raise damaged(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
+            raise DamagedError(shard.path, f"row {row} lacks snapshot {snapshot} of member {member}")
         return shard, row, snapshot
 
     def path(self, index: int) -> Path:

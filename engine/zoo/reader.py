@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError, WseError
 from ..nets import Layout
 from .format import SHARD_FOLDER, Manifest, ShardEntry, read_manifest
-from .integrity import damaged
+from .integrity import DamagedError
 from .items import Items
 from .journal import Journal
 from .shards import Float32, Shard
@@ -170,7 +170,7 @@ class Zoo:
 
     def verify(self) -> list[str]:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""
-        return find_problems(self)
+        return [str(problem) for problem in find_problems(self)]
 
     def shard(self, file: str) -> Shard:
         """A weight file, opened; the least recently used ones are closed when too many are open.
@@ -199,7 +199,7 @@ class Zoo:
         size = self.manifest.architectures[entry.architecture].size
         expected = (self.manifest.dtype, entry.architecture, (entry.members, entry.snapshots, size))
         if path.stat().st_size != entry.bytes or (shard.dtype, shard.architecture, shard.shape) != expected:
-            raise damaged(path, "its size or its header is not the one zoo.json names")
+            raise DamagedError(path, "its size or its header is not the one zoo.json names")
         return shard
 
 
@@ -299,7 +299,7 @@ class ZooMember:
         shard = self._zoo.shard(self.record["shard"])
         row = self.record["row"]
         if row >= len(shard.members) or shard.members[row] != self.id:
-            raise damaged(shard.path, f"row {row} is not member {self.id}")
+            raise DamagedError(shard.path, f"row {row} is not member {self.id}")
         if snapshot >= shard.snapshots[row]:
-            raise damaged(shard.path, f"it lacks snapshot {snapshot} of member {self.id}")
+            raise DamagedError(shard.path, f"it lacks snapshot {snapshot} of member {self.id}")
         return shard.read(row, snapshot)

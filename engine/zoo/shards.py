@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import WseError
 from ..files import atomic_write
 from .format import FORMAT_VERSION, Dtype, Record, ShardEntry, canonical_json
-from .integrity import damaged, loading, saving
+from .integrity import DamagedError, loading, saving
 
 Float32 = NDArray[np.float32]
 
@@ -203,7 +203,7 @@ class Shard:
         if not self.verified[row, snapshot]:
             if zlib.crc32(stored) != self._crc32[self._first_crc32[row] + snapshot]:
                 where = f"snapshot {snapshot} of member {self.members[row]}"
-                raise damaged(self.path, f"{where} does not match its crc32")
+                raise DamagedError(self.path, f"{where} does not match its crc32")
             self.verified[row, snapshot] = True
         return stored  # type: ignore[no-any-return]
 
@@ -264,7 +264,7 @@ def _read_header(path: Path) -> tuple[_Header, int]:
             length = int.from_bytes(file.read(8), "little")
             start = 8 + length
             if size < 8 or start > size:
-                raise damaged(path, f"a header of {length:,} bytes does not fit into {size:,} bytes")
+                raise DamagedError(path, f"a header of {length:,} bytes does not fit into {size:,} bytes")
             text = file.read(length)
     except FileNotFoundError:
         raise WseError(f"{path} is missing; restore it from a copy or make the zoo again") from None
@@ -273,13 +273,13 @@ def _read_header(path: Path) -> tuple[_Header, int]:
     try:
         header = msgspec.json.decode(text, type=_Header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(path, f"its header cannot be read ({error})") from error
+        raise DamagedError(path, f"its header cannot be read ({error})") from error
     tensor = header.weights
     if tensor.dtype not in _STORED or min(tensor.shape) < 0:
-        raise damaged(path, f"it holds {tensor.dtype} {list(tensor.shape)}")
+        raise DamagedError(path, f"it holds {tensor.dtype} {list(tensor.shape)}")
     stored = math.prod(tensor.shape) * _STORED[tensor.dtype].itemsize
     if tensor.data_offsets != (0, stored) or start + stored != size:
-        raise damaged(path, f"it has {size:,} bytes instead of {start + stored:,}")
+        raise DamagedError(path, f"it has {size:,} bytes instead of {start + stored:,}")
     return header, start
 
 
@@ -287,11 +287,11 @@ def _metadata_of(path: Path, header: _Header) -> _Metadata:
     try:
         metadata = msgspec.json.decode(header.metadata.get("wse", ""), type=_Metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(path, f"its metadata cannot be read ({error})") from error
+        raise DamagedError(path, f"its metadata cannot be read ({error})") from error
     if metadata.format > FORMAT_VERSION:
         raise WseError(f"{path} has format {metadata.format}: update wse, and read it again")
     members, snapshots, _ = header.weights.shape
     lengths = len(metadata.members), len(metadata.snapshots), len(metadata.crc32)
     if lengths != (members, members, sum(metadata.snapshots)) or max(metadata.snapshots, default=0) > snapshots:
-        raise damaged(path, "its metadata do not fit its shape")
+        raise DamagedError(path, "its metadata do not fit its shape")
     return metadata

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 import torch
 
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
+from wse.engine.zoo.format import write_manifest
+from wse.engine.zoo.tables import write_table
 
 TINY = [
     "--preset", "nws-fixed", "--datasets", "digits", "--threads", "2",
@@ -168,6 +173,92 @@ def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> No
     assert Zoo.open(tmp_path / "zoo").verify() == []
 
 
+@pytest.mark.parametrize("begin", ["--resume", "--overwrite"])
+def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) -> None:
+    first = start("generate", *TINY, "--models", "24", folder=tmp_path)
+    wait_for_members(tmp_path / "zoo", 2, first)
+    first.send_signal(signal.SIGSTOP)  # it is there, however slow the second one is
+    second = wse("generate", *TINY, "--models", "24", begin, folder=tmp_path)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].startswith(f"wse: zoo is being written by process {first.pid} on ")
+    assert "Traceback" not in second.stderr
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
+    assert not (tmp_path / "zoo" / "zoo.lock").exists()
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
+    done = wse("verify", folder=small)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("zoo is whole: 24 members, ")
+    assert done.stdout.count("\n") == 1
+    shown = json.loads(wse("verify", "--json", folder=small).stdout)
+    assert shown == {"zoo": "zoo", "whole": True, "measured": 0, "problems": []}
+    done = wse("verify", "--labels", "3", folder=small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(", 3 measured again\n")
+
+
+def test_verify_says_which_label_is_wrong(small: Path, tmp_path: Path) -> None:
+    """One more test image than the network gets right, in files that are each whole."""
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    there = Zoo.open(zoo)
+    accuracies = there.members["test_accuracy"].to_pylist()
+    accuracies[5] += 1 / 50
+    column = there.members.schema.get_field_index("test_accuracy")
+    table = there.members.set_column(column, "test_accuracy", pa.array(accuracies))
+    entry = write_table(zoo / "members.parquet", table)
+    tables = {**there.manifest.tables, "members.parquet": entry}
+    write_manifest(zoo, msgspec.structs.replace(there.manifest, tables=tables))
+    assert wse("verify", folder=tmp_path).returncode == 0
+    done = wse("verify", "--labels", "24", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["file"] == "members.parquet"
+    assert problem["problem"].startswith("member 5: its weights have test accuracy ")
+
+
+def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    (shard,) = (zoo / "shards").iterdir()
+    flip(shard, shard.stat().st_size - 1)
+    (zoo / "snapshots.parquet").unlink()
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "zoo/snapshots.parquet: it is missing",
+        f"zoo/shards/{shard.name}: its content does not match its sha256",
+        "restore what is damaged from a copy, or make the zoo again",
+    ]
+    done = wse("verify", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "zoo": "zoo",
+        "whole": False,
+        "measured": 0,
+        "problems": [
+            {"file": "snapshots.parquet", "problem": "it is missing"},
+            {"file": f"shards/{shard.name}", "problem": "its content does not match its sha256"},
+        ],
+    }
+    flip(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("zoo/zoo.json: its content does not match its checksum\n")
+    (found,) = json.loads(wse("verify", "--json", folder=tmp_path).stdout)["problems"]
+    assert found == {"file": "zoo.json", "problem": "its content does not match its checksum"}
+
+
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
@@ -193,6 +284,8 @@ WRONG = {
     "seed": (["generate", *TINY, "--models", "3", "--seed", "-1"], "`seed` (=-1)"),
     "no zoo": (["info", "nowhere"], "no folder nowhere"),
     "not a zoo": (["info", "."], "not a zoo"),
+    "verify of no zoo": (["verify", "nowhere"], "no folder nowhere"),
+    "verify of what is no zoo": (["verify", "."], "not a zoo"),
     "report of no zoo": (["report", "nowhere"], "no folder nowhere"),
     "report of what is no zoo": (["report", "."], "not a zoo"),
     "unknown command": (["train"], "train"),
@@ -238,13 +331,9 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(small / "zoo", tmp_path / "zoo")
     table = tmp_path / "zoo" / "members.parquet"
-    content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 1
-    table.write_bytes(content)
+    flip(table, table.stat().st_size // 2)
     done = wse("info", folder=tmp_path)
     assert done.returncode == 1
     assert "members.parquet" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.zoo import Zoo, reader
+from wse.engine.zoo import DamagedError, Zoo, find_problems, reader
 from wse.engine.zoo.format import write_manifest
 
 from .conftest import LAYOUTS, Maker, contents, flip_bit, member_result, name_other_members
@@ -197,6 +197,29 @@ def test_verify_compares_tables_shards_and_manifest(zoo: Zoo) -> None:
     assert f"{first.file}: it does not belong to the zoo" in text
     assert "it has 8 members instead of 9" in text
     assert f"names row 0 of {first.file}, which does not exist" in text
+
+
+def test_verify_goes_on_after_a_shard_that_cannot_be_opened(zoo: Zoo) -> None:
+    """A shard with the checksum that zoo.json names, but of another architecture."""
+    first, *rest = zoo.manifest.shards
+    write_manifest(
+        zoo.folder,
+        msgspec.structs.replace(
+            zoo.manifest, shards=(msgspec.structs.replace(first, architecture="plain"), *rest)
+        ),
+    )
+    name_other_members(zoo.folder / "shards" / "norm-0002.safetensors")
+    problems = find_problems(Zoo.open(zoo.folder))
+    assert [(problem.file.name, problem.text) for problem in problems] == [
+        ("norm-0002.safetensors", "its content does not match its sha256"),
+        (first.file, "its size or its header is not the one zoo.json names"),
+    ]
+
+
+def test_a_damaged_file_is_told_across_processes(tmp_path: Path) -> None:
+    error = DamagedError(tmp_path / "zoo.json", "it is torn")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.path, copy.problem) == (str(error), error.path, "it is torn")
 
 
 def test_verify_changes_nothing(zoo: Zoo) -> None:
