@@ -61,6 +61,7 @@ def meta(
     permuted: Annotated[
         bool, typer.Option("--permuted", help="Also test on networks with permuted neurons.")
     ] = False,
+    test_length: Annotated[int | None, typer.Option(help="Also test on slices of another length.")] = None,
     shuffled: Annotated[
         bool, typer.Option("--shuffled", help="Shuffle the answers: what is read then is chance, or a leak.")
     ] = False,
@@ -103,6 +104,7 @@ def meta(
         layers=layers,
         maps=maps,
         permuted=permuted,
+        test_length=test_length,
         shuffled=shuffled,
         budget_seconds=None if budget == "none" else seconds_of(budget),
         device=pick_device(device),
@@ -161,7 +163,7 @@ def _print_study(study: Study, *, every: bool) -> None:
         scores = [score for score in study.scores if score.target == question.name]
         _print_question(question, [score for score in scores if score.view == "all"])
         for view in dict.fromkeys(score.view for score in scores if score.view != "all"):
-            if every or view in ("layer", "permuted"):
+            if every or view in ("layer", "permuted", "length"):
                 _print_view(question, view, [score for score in scores if score.view == view])
     notes = sorted({f"{fit.model}: {fit.note}" for fit in study.fits if fit.note})
     if notes:

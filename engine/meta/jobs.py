@@ -128,6 +128,9 @@ class Jobs:
         if self.options.permuted and job.spec.reads not in ("nothing", "setup"):
             permuted = self._reading(job, permuted=True)
             answers["permuted"] = predict(estimator, job.spec.reads, permuted, job.target, job.test)
+        if self.options.test_length is not None and job.spec.any_length:
+            other = reading.over(self.items, self.options.test_length)
+            answers["length"] = predict(estimator, job.spec.reads, other, job.target, job.test)
         if not self.options.maps or not self._is_mapped(job):
             return Outcome(answers=answers, fit=took)
         slices = reading.over(self._every_snapshot).slices

@@ -40,6 +40,7 @@ class StudyOptions:
         layers: also read each layer by itself.
         maps: also draw where a property shows, and when.
         permuted: also test on networks whose neurons are permuted.
+        test_length: also test on slices of another length; None: not.
         shuffled: give members each other's answers: whatever is read then is chance, or a leak.
         budget_seconds: what the whole study may take; None: no limit.
         device: that deep models run on.
@@ -67,6 +68,7 @@ class StudyOptions:
     layers: bool = False
     maps: bool = False
     permuted: bool = False
+    test_length: int | None = None
     shuffled: bool = False
     budget_seconds: float | None = None
     device: str = "cpu"
@@ -78,7 +80,9 @@ class StudyOptions:
             raise UsageError(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}, or all")
         if self.normalize not in NORMALIZING:
             raise UsageError(f"--normalize {self.normalize}: use {', '.join(NORMALIZING)}")
-        for name in ("seeds", "deep_seeds", "processes"):
+        if self.test_length is not None and self.what.length is None:
+            raise UsageError("--test-length needs slices to be trained on: give --slice a length, as all:5000")
+        for name in ("seeds", "deep_seeds", "processes", "test_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")
 

@@ -176,11 +176,11 @@ class Reading:
                     raise UsageError("it reads whole networks: leave --slice out")
                 yield Block(X=self.items.only(chosen))
 
-    def over(self, items: Items) -> Reading:
-        """The same of other items, with the places and the normalising of this one."""
+    def over(self, items: Items, length: int | None = None) -> Reading:
+        """Slices of other items, or of another length, with the normalising of this one."""
         return Reading(
             items,
-            SliceSpec(part=self.what.part, length=self.slices.length),
+            SliceSpec(part=self.what.part, length=length or self.slices.length),
             statistics=self._with_moving_averages,
             normalize=self._normalize,
             seed=self._seed,

@@ -42,8 +42,8 @@ class Score(_Record, frozen=True, kw_only=True):
         model: name of the model, a key of ``Study.models``.
         view: what the items are grouped by: ``all``; a column, such as ``status`` or ``dataset``; ``progress``
             (how far training was, in tenths); ``layer`` (trained on that part alone); ``permuted`` (neurons
-            permuted); ``length`` (other slices than in training).
-        group: which group: a value of the column, ``0.3``, ``conv3``, ...; empty for the view ``all``.
+            permuted); ``length`` (slices of another length than in training).
+        group: which group: a value of the column, ``0.3``, ``conv3``, a length; else empty.
         metrics: name -> figure; for a classification ``accuracy``, ``balanced_accuracy`` and, of models with
             probabilities, ``log_loss`` and ``calibration_error``; for a regression ``r2``, ``mae``,
             ``kendall_tau`` and ``kendall_tau_ceiling`` (what a perfect ranker reaches with the ties there are).

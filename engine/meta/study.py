@@ -48,7 +48,8 @@ def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
     found: dict[tuple[str, str, str, str], list[Answers]] = defaultdict(list)
     for job, outcome in zip(jobs.all, outcomes, strict=True):
         for view, told in outcome.answers.items():
-            found[job.target.name, job.spec.name, view, job.layer].append((job.test, told))
+            group = str(jobs.options.test_length) if view == "length" else job.layer
+            found[job.target.name, job.spec.name, view, group].append((job.test, told))
     scores: list[Score] = []
     confusions: list[Confusion] = []
     columns = groupings(jobs.items)

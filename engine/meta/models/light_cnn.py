@@ -99,5 +99,6 @@ SPECS = (
         reads="slices",
         make=_make,
         deep=True,
+        any_length=True,
     ),
 )

@@ -167,18 +167,30 @@ SPECS = (
         name="statistics-linear",
         title="logistic or ridge regression on statistics of each tensor",
         reads="statistics",
+        any_length=True,
         make=_linear,
     ),
     ModelSpec(
-        name="statistics-svm", title="linear SVM on statistics of each tensor", reads="statistics", make=_svm
+        name="statistics-svm",
+        title="linear SVM on statistics of each tensor",
+        reads="statistics",
+        any_length=True,
+        make=_svm,
     ),
     ModelSpec(
         name="statistics-boost",
         title="gradient boosting on statistics of each tensor",
         reads="statistics",
+        any_length=True,
         make=_boost,
     ),
-    ModelSpec(name="statistics-mlp", title="MLP on statistics of each tensor", reads="statistics", make=_mlp),
+    ModelSpec(
+        name="statistics-mlp",
+        title="MLP on statistics of each tensor",
+        reads="statistics",
+        any_length=True,
+        make=_mlp,
+    ),
     ModelSpec(
         name="values-linear",
         title="logistic or ridge regression on the weights themselves",

@@ -48,6 +48,7 @@ class ModelSpec:
         make: an unfitted scikit-learn estimator. ``fit(X, y, groups=members)``: deep models hold members out of
             their training for early stopping, so all have ``groups`` where ``deep`` is true.
         deep: whether it is trained by gradient descent within ``Making.seconds``.
+        any_length: of slices: whether it can be asked about longer or shorter ones than it was fitted to.
     """
 
     name: str
@@ -55,3 +56,4 @@ class ModelSpec:
     reads: Reads
     make: Callable[[Making], Any]
     deep: bool = False
+    any_length: bool = False

@@ -143,6 +143,9 @@ def test_slices_at_random_places(make_zoo, tmp_path: Path) -> None:
     score = next(s for s in study.scores if s.model == "statistics-boost" and s.view == "all")
     assert score.metrics["accuracy"].value > 0.9
     assert 1 / 3 < score.metrics["accuracy_one_slice"].value <= score.metrics["accuracy"].value
+    other = studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50), test_length=90, seeds=1)
+    assert figure(other, "statistics-linear", "length", "90").value > 0.7
+    assert not [score for score in other.scores if score.model == "majority" and score.view == "length"]
     with pytest.raises(UsageError, match="reads a whole part"):
         studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50), models=("values-linear",))
 
@@ -205,6 +208,7 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
             "too few networks to ask for optimizer",
         ),
         ({"seeds": 0}, r"`seeds` \(=0\) must be at least 1"),
+        ({"test_length": 9}, "--test-length needs slices to be trained on"),
         ({"normalize": "all"}, "--normalize all: use none, slice, layer, position"),
         ({"snapshots": "soon"}, "--snapshots soon: write last, all"),
         ({"snapshots": "9:"}, "--snapshots 9: names none"),
