@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError, WseError
 from ..nets import Layout
-from .format import SHARD_FOLDER, Manifest, ShardEntry, read_manifest
+from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, ShardEntry, read_manifest
 from .integrity import DamagedError
 from .items import Items
 from .journal import Journal
@@ -72,6 +72,7 @@ class Zoo:
                 f"{folder} is unfinished: {finished:,} of {manifest.models:,} members are there; "
                 f"finish it with `wse generate --resume --out {folder}`"
             )
+        _check_names(folder / MANIFEST_FILE, manifest)
         return cls(folder, manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -193,7 +194,9 @@ class Zoo:
         return {entry.file: entry for entry in self.manifest.shards}
 
     def _open_shard(self, file: str) -> Shard:
-        entry = self._entries[file]
+        entry = self._entries.get(file)
+        if entry is None:
+            raise DamagedError(self.folder / MANIFEST_FILE, f"it does not name the shard {file}")
         path = self.folder / SHARD_FOLDER / file
         shard = Shard(path, self._verified.get(file))
         size = self.manifest.architectures[entry.architecture].size
@@ -201,6 +204,19 @@ class Zoo:
         if path.stat().st_size != entry.bytes or (shard.dtype, shard.architecture, shard.shape) != expected:
             raise DamagedError(path, "its size or its header is not the one zoo.json names")
         return shard
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Refuse a ``zoo.json`` that names files or architectures that a complete zoo cannot have."""
+    for name in (MEMBERS_FILE, SNAPSHOTS_FILE):
+        if name not in manifest.tables:
+            raise DamagedError(path, f"it does not name {name}")
+    for entry in manifest.shards:
+        if entry.architecture not in manifest.architectures:
+            raise DamagedError(path, f"it does not describe the architecture of shard {entry.file!r}")
+    for name in (*manifest.tables, *(entry.file for entry in manifest.shards)):
+        if not name or Path(name).name != name or "\0" in name:
+            raise DamagedError(path, f"it names {name!r}, which is not the name of a file in its folder")
 
 
 class ZooMember:

@@ -216,6 +216,35 @@ def test_verify_goes_on_after_a_shard_that_cannot_be_opened(zoo: Zoo) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda m: {"tables": {name: m.tables[name] for name in ["members.parquet"]}},
+            "it does not name snapshots",
+        ),
+        (
+            lambda m: {"architectures": {"norm": m.architectures["norm"]}},
+            "describe the architecture of shard 'plain-",
+        ),
+        (
+            lambda m: {"shards": (msgspec.structs.replace(m.shards[0], file="../zoo.json"), *m.shards[1:])},
+            "it names '../zoo.json', which is not the name of a file",
+        ),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(zoo: Zoo, change, told: str) -> None:
+    write_manifest(zoo.folder, msgspec.structs.replace(zoo.manifest, **change(zoo.manifest)))
+    with pytest.raises(DamagedError, match=told):
+        Zoo.open(zoo.folder)
+
+
+def test_a_shard_that_only_the_table_names_is_refused(zoo: Zoo) -> None:
+    write_manifest(zoo.folder, msgspec.structs.replace(zoo.manifest, shards=zoo.manifest.shards[1:]))
+    with pytest.raises(DamagedError, match="it does not name the shard norm-0000"):
+        Zoo.open(zoo.folder)[0].weights()
+
+
 def test_a_damaged_file_is_told_across_processes(tmp_path: Path) -> None:
     error = DamagedError(tmp_path / "zoo.json", "it is torn")
     copy = pickle.loads(pickle.dumps(error))
