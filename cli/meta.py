@@ -157,7 +157,7 @@ class _Progress:
 
 
 def _print_study(study: Study, *, every: bool) -> None:
-    what = f"{study.slice}, snapshots {study.snapshots}"
+    what = ", ".join([study.slice, f"snapshots {study.snapshots}", *study.where])
     typer.echo(f"{study.members:,} networks of {study.zoo}, reading {what}; 95 % intervals over test networks")
     for question in study.questions:
         scores = [score for score in study.scores if score.target == question.name]

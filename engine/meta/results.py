@@ -141,6 +141,7 @@ class Study(_Record, frozen=True, kw_only=True):
         zoo_seed: seed of the population.
         slice: what was read, as given: ``conv3``, ``all:5000``, ...
         snapshots: which snapshots, as given.
+        where: which members were asked about, as given; empty: all.
         normalize: how values were normalised.
         statistics: whether moving averages of batch normalisation were among the values.
         holdout: how test members were chosen: empty for at random, else as given.
@@ -163,6 +164,7 @@ class Study(_Record, frozen=True, kw_only=True):
     zoo_seed: int
     slice: str
     snapshots: str
+    where: tuple[str, ...] = ()
     normalize: str
     statistics: bool
     holdout: str

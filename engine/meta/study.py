@@ -71,6 +71,7 @@ def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
         zoo_seed=jobs.zoo.manifest.seed,
         slice=str(options.what),
         snapshots=options.snapshots + (f", tested on {options.test_snapshots}" if options.test_snapshots else ""),
+        where=tuple(map(str, options.where)),
         normalize=options.normalize,
         statistics=options.statistics,
         holdout=str(options.holdout or ""),

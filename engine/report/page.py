@@ -109,7 +109,8 @@ def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
 
 
 def _study_title(study: Study, number: int, taken: list[str]) -> str:
-    title = f"Reading {study.slice}" + (f", held out: {study.holdout}" if study.holdout else "")
+    title = f"Reading {study.slice}" + "".join(f", {condition}" for condition in study.where)
+    title += f", held out: {study.holdout}" if study.holdout else ""
     return f"{title} (study {number})" if title in taken else title
 
 
