@@ -2,10 +2,10 @@
 
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
 from .estimate import Estimate, estimate
-from .options import Options, Progress, backend_for, resolve_options
+from .options import Options, Progress, backend_for, cores, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
-from .run import Run, cores
+from .run import Run
 from .split import PARTS, Part, Split
 from .trainer import Trainer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +15,7 @@ from ..errors import UsageError
 from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, read_manifest
 from .backend import Backend
+from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
 
 DEVICES = ("auto", "cuda", "cpu", "reference")
@@ -35,6 +38,7 @@ class Options:
         precision: of the arithmetic on a GPU, bf16 or fp32; None: bf16 there, fp32 elsewhere.
         threads: packs trained at the same time; None: one for each core.
         rows: members that train side by side in a pack; None: what suits the backend.
+        checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
         resume: go on with an unfinished run in ``folder``.
         overwrite: replace a zoo in ``folder``.
 
@@ -53,6 +57,7 @@ class Options:
     precision: str | None = None
     threads: int | None = None
     rows: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     resume: bool = False
     overwrite: bool = False
 
@@ -61,6 +66,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise UsageError(f"`checkpoint_seconds` (={self.checkpoint_seconds}) must be at least 0, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +112,7 @@ def resolve_options(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     resume: bool = False,
     overwrite: bool = False,
 ) -> tuple[Options, list[str]]:
@@ -124,6 +132,7 @@ def resolve_options(
         device: auto if not given; a resumed run goes on with what it was begun with.
         precision: as for ``Options``; a resumed run goes on with what it was begun with.
         threads: as for ``Options``.
+        checkpoint_seconds: as for ``Options``.
         resume: as for ``Options``.
         overwrite: as for ``Options``.
 
@@ -172,6 +181,7 @@ def resolve_options(
         device=device or (there.backend if there else "auto"),
         precision=precision or (there.precision if there and device is None else None),
         threads=threads,
+        checkpoint_seconds=checkpoint_seconds,
         resume=resume,
         overwrite=overwrite,
     )
@@ -208,6 +218,14 @@ def backend_for(
     from .cpu import CpuBackend  # numba takes a while to import
 
     return CpuBackend(tell) if tell else CpuBackend()
+
+
+def cores() -> int:
+    """The processor cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity
+        return os.cpu_count() or 1
 
 
 def _require_datasets(space: Space, data_dir: Path | None) -> None:

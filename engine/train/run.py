@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import queue
 import shutil
@@ -32,8 +31,9 @@ from ..zoo import (
     remove_zoo,
 )
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .checkpoints import Checkpoints
 from .log import Log
-from .options import Options, Progress, backend_for
+from .options import Options, Progress, backend_for, cores
 from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
 from .schedule import held_snapshots, snapshot_count
 from .split import Split
@@ -83,6 +83,7 @@ class Run:
         )
         self.plan = self._make_plan(finished=())
         self._earlier = 0
+        self._checkpoints: Checkpoints
         self._works: list[Work] = []
         self._accuracies: list[float] = []
         self._counts: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class Run:
         self._seconds = {"preparing": time.perf_counter() - started, "writing": 0.0}
 
     def stop(self) -> None:
-        """Ask the run to end soon: members that have ended are stored. May be called from a signal handler."""
+        """Ask the run to end soon; what has not ended is checkpointed. May be called from a signal handler."""
         self._stop.set()
 
     @property
@@ -105,10 +106,14 @@ class Run:
         they are small, but the libraries themselves take some 300 MB.
         """
         images = sum(len(s.train_images) + len(s.test_images) for s in self.image_sets.values()) * 32 * 32 * 3
+        return images + self._training_bytes() + 300_000_000
+
+    def _training_bytes(self) -> int:
+        """Of the weights and optimizer state of members in training, in memory and as checkpoints."""
         held = held_snapshots(self.context.settings.snapshots)
         packs = {pack.architecture.name: pack for pack in self.plan.packs}
-        values = max(Layout(pack.architecture).size * self.rows(pack) for pack in packs.values())
-        return images + self.workers * (held + 4) * values * 4 + 300_000_000
+        values = max((Layout(p.architecture).size * self.rows(p) for p in packs.values()), default=0)
+        return self.workers * (held + 4) * values * 4
 
     def rows(self, pack: PackPlan) -> int:
         """How many of a pack's members train side by side."""
@@ -123,7 +128,7 @@ class Run:
             total=self.options.models,
             training_images=sum(work.training_images for work in works),
             flops=sum(work.flops for work in works),
-            planned_flops=self.plan.total("flops"),
+            planned_flops=self.plan.total("flops") - sum(work.earlier_flops for work in works),
             seconds=time.perf_counter() - self._training_began if self._training_began else 0.0,
             accuracies=accuracies,
             counts=dict(self._counts),
@@ -138,7 +143,7 @@ class Run:
         """
         folder = next(path for path in self.options.folder.absolute().parents if path.exists())
         free = shutil.disk_usage(folder).free
-        needed = self.plan.total("bytes") + _DISK_RESERVE_BYTES
+        needed = self.plan.total("bytes") + self._training_bytes() + _DISK_RESERVE_BYTES
         if needed > free:
             raise WseError(
                 f"the zoo needs {needed / 1e9:.2f} GB but {folder} has {free / 1e9:.2f} GB free: take fewer "
@@ -149,8 +154,8 @@ class Run:
         """Train what is missing and complete the zoo.
 
         Returns:
-            True when the zoo is complete; False when ``stop`` was called before: what has ended is stored, and
-            the same run with ``resume`` goes on from there.
+            True when the zoo is complete; False when ``stop`` was called before: what has ended is stored, what
+            was in training is checkpointed, and the same run with ``resume`` goes on from there.
 
         Raises:
             UsageError: the folder is taken, or holds a run that differs from this one.
@@ -176,22 +181,26 @@ class Run:
         )
         for note in writer.notes:
             log.write("note", text=note)
+        seconds = self.options.checkpoint_seconds
+        self._checkpoints = Checkpoints(self.options.folder, self._manifest, seconds=seconds, log=log)
+        self._checkpoints.start(missing={member.id for member in self.members} - writer.finished)
         self._seconds["opening"] = time.perf_counter() - started
         self._train(writer, log)
-        seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
+        taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
         if len(writer.finished) < self.options.models:
-            log.write("stop", members=len(writer.finished), seconds=seconds)
+            log.write("stop", members=len(writer.finished), seconds=taken)
             return False
+        self._checkpoints.remove()
         if writer.manifest.status == "running":
             finished_at = datetime.now(UTC)
             writer.finish(
                 Timing(
                     started=started_at.isoformat(timespec="seconds"),
                     finished=finished_at.isoformat(timespec="seconds"),
-                    seconds=seconds,
+                    seconds=taken,
                 )
             )
-        log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=seconds)
+        log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=taken)
         return True
 
     def _make_plan(self, finished: Iterable[int]) -> Plan:
@@ -276,7 +285,9 @@ class Run:
             thread.start()
         try:
             self._store_results(results, len(threads), writer, log)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):  # at once
+                self._checkpoints.close()
             self._stop.set()
             for thread in threads:
                 while thread.is_alive():  # it may wait for room in the queue
@@ -340,7 +351,13 @@ class Run:
     def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
         """The results of members; what they need is let go of at the end."""
         trainer = Trainer(
-            self.backend, architecture, members, rows=rows, context=self.context, faithful=self.options.faithful
+            self.backend,
+            architecture,
+            members,
+            rows=rows,
+            context=self.context,
+            faithful=self.options.faithful,
+            checkpoints=self._checkpoints,
         )
         self._works.append(trainer.work)
         yield from trainer.results()
@@ -348,6 +365,7 @@ class Run:
     def _store(self, result: MemberResult, writer: ZooWriter, log: Log) -> None:
         started = time.perf_counter()
         writer.add(result)
+        self._checkpoints.discard(result.id)
         last = result.snapshots[-1]
         log.write(
             "member",
@@ -379,11 +397,3 @@ class Run:
             "overhead": 1 - (training + evaluation) / (total * self.workers),
         }
         return {name: round(value, 4) for name, value in seconds.items()}
-
-
-def cores() -> int:
-    """The processor cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1
