@@ -66,8 +66,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
-        if not 0 <= self.checkpoint_seconds < math.inf:
-            raise UsageError(f"`checkpoint_seconds` (={self.checkpoint_seconds}) must be at least 0, and finite")
+        seconds = self.checkpoint_seconds
+        if not 0 <= seconds < math.inf:
+            raise UsageError(f"`checkpoint_seconds` (={seconds}) must be at least 0, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def resolve_options(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> tuple[Options, list[str]]:
@@ -132,7 +133,7 @@ def resolve_options(
         device: auto if not given; a resumed run goes on with what it was begun with.
         precision: as for ``Options``; a resumed run goes on with what it was begun with.
         threads: as for ``Options``.
-        checkpoint_seconds: as for ``Options``.
+        checkpoint_seconds: 300 if not given.
         resume: as for ``Options``.
         overwrite: as for ``Options``.
 
@@ -181,7 +182,7 @@ def resolve_options(
         device=device or (there.backend if there else "auto"),
         precision=precision or (there.precision if there and device is None else None),
         threads=threads,
-        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds,
         resume=resume,
         overwrite=overwrite,
     )

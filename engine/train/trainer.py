@@ -184,10 +184,12 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        """Checkpoint all members in training."""
+        """Checkpoint all members in training, except those that have not begun."""
         if self._checkpoints is not None:
             for row, run in self._running.items():
-                self._checkpoints.save(run.checkpoint(self._pack.state(row)))
+                state = self._pack.state(row)
+                if state.epoch > 1 or len(state.losses):
+                    self._checkpoints.save(run.checkpoint(state))
 
     def _advance(self) -> None:
         """Train until at least one row ends an epoch, and take note of it."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wse.engine.errors import UsageError
+from wse.engine.errors import UsageError, WseError
+from wse.engine.files import atomic_write
 from wse.engine.train import Options, Run
 from wse.engine.train.backend import RowState
 from wse.engine.train.checkpoints import Checkpoint, Checkpoints, Counters, Due
@@ -109,12 +113,12 @@ def test_a_diverged_member_goes_on_to_its_end(tiny_space, tmp_path: Path) -> Non
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of exponentials in Triton's interpreter
 def test_packs_that_step_together_go_on(device: str, tiny_space, tmp_path: Path, monkeypatch) -> None:
-    """Members of two and of four steps an epoch in a pack of two rows: one is inside an epoch as the other ends."""
+    """Members of two and of four steps an epoch side by side: one is inside an epoch when the other ends it."""
     monkeypatch.setattr("wse.engine.train.cuda.STEPS_AT_A_TIME", 1)
 
     def run(folder: Path) -> Run:
         backend = CudaBackend("fp32", device=device, evaluation_images=20)
-        return small_run(tiny_space, folder, backend, batch_size=[2, 4], images_per_epoch=8, test_images=4)
+        return small_run(tiny_space, folder, backend, batch_size=[2, 4], images_per_epoch=8, depth_conv=1)
 
     assert run(tmp_path / "alone").execute()
     sittings, complete = 0, False
@@ -198,6 +202,29 @@ def test_a_checkpoint_of_another_seed_is_of_another_run(tiny_space, tmp_path: Pa
     shutil.copy(there, tmp_path / "8" / "checkpoints")
     assert run_of(tiny_space(), tmp_path / "8", device="reference", seed=8, resume=True).execute()
     assert any(f"{there.name}: it is of another run" in event["text"] for event in events(tmp_path / "8", "note"))
+
+
+def test_a_full_disk_ends_the_run_with_one_line(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    space, folder = tiny_space(epochs=4), tmp_path / "zoo"
+    assert run_of(space, tmp_path / "alone", device="reference").execute()
+    written = 0
+
+    @contextmanager
+    def filling(path: Path):
+        nonlocal written
+        written += 1
+        with atomic_write(path) as file:
+            yield file
+            if written >= 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wse.engine.train.checkpoints.atomic_write", filling)
+        with pytest.raises(WseError, match=r"cannot write .*checkpoints.*No space left.*--resume"):
+            run_of(space, folder, device="reference").execute()
+    assert run_of(space, folder, device="reference", resume=True).execute()
+    assert [event["epochs"] for event in events(folder, "resumed")] == [2]
+    assert identity(folder) == identity(tmp_path / "alone")
 
 
 @pytest.fixture
