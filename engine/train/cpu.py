@@ -206,11 +206,15 @@ class _Training:
 
     def state(self) -> RowState:
         """A copy of all that changes."""
-        optimizer = np.zeros((len(self._state), self._packing.size), dtype=np.float32)
-        optimizer[:, : self._packing.trained] = self._state
+        weights = self._packing.unpack(self.weights)
+        optimizer = np.empty((len(self._state), len(weights)), dtype=np.float32)
+        packed = np.zeros(self._packing.size, dtype=np.float32)
+        for slot, values in zip(self._state, optimizer, strict=True):
+            packed[: self._packing.trained] = slot
+            values[:] = self._packing.unpack(packed)
         return RowState(
-            weights=self._packing.unpack(self.weights),
-            optimizer=np.array([self._packing.unpack(slot) for slot in optimizer]),
+            weights=weights,
+            optimizer=optimizer,
             epoch=self._epoch,
             losses=self._losses[: self._done].copy(),
         )

@@ -68,7 +68,9 @@ class Options:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
         seconds = self.checkpoint_seconds
         if not 0 <= seconds < math.inf:
-            raise UsageError(f"`checkpoint_seconds` (={seconds}) must be at least 0, and finite")
+            raise UsageError(
+                f"`checkpoint_seconds` (={seconds}; --checkpoint-interval) must be at least 0, and finite"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,7 @@ def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> No
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
+    "interval": (["generate", *TINY, "--models", "3", "--checkpoint-interval", "-1"], "--checkpoint-interval"),
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
     "impossible value": (["generate", *TINY, "--models", "3", "--set", "batch_size=0"], "`batch_size` (=0)"),

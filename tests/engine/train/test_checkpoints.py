@@ -15,12 +15,16 @@ import pytest
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.files import atomic_write
-from wse.engine.train import Options, Run
+from wse.engine.nets import Layout, initial_weights
+from wse.engine.train import Interrupted, Options, ReferenceBackend, Run
 from wse.engine.train.backend import RowState
 from wse.engine.train.checkpoints import Checkpoint, Checkpoints, Counters, Due
+from wse.engine.train.cpu import CpuBackend
 from wse.engine.train.cuda import CudaBackend
 from wse.engine.train.log import Log
 from wse.engine.train.schedule import SnapshotKeeper, StoppingCounters
+from wse.engine.zoo import Zoo
+from wse.kernels.optim import STATE_SLOTS
 
 from .test_cuda_run import small_run
 from .test_run import identity
@@ -165,9 +169,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoints(
         with pytest.raises(Killed):
             run.execute()
     assert [path.name for path in (folder / "checkpoints").iterdir()] != []
-    assert run_of(space, folder, device=device, resume=True).execute()
+    resumed = run_of(space, folder, device=device, resume=True)
+    assert resumed.execute()
     assert [event["epochs"] for event in events(folder, "resumed")] == [3]
     assert identity(folder) == identity(tmp_path / "alone")
+    assert resumed.progress().flops == resumed.progress().planned_flops, "what was done before is not planned"
 
 
 def test_damaged_and_foreign_checkpoints_are_never_used(tiny_space, tmp_path: Path) -> None:
@@ -202,6 +208,42 @@ def test_a_checkpoint_of_another_seed_is_of_another_run(tiny_space, tmp_path: Pa
     shutil.copy(there, tmp_path / "8" / "checkpoints")
     assert run_of(tiny_space(), tmp_path / "8", device="reference", seed=8, resume=True).execute()
     assert any(f"{there.name}: it is of another run" in event["text"] for event in events(tmp_path / "8", "note"))
+
+
+@pytest.mark.parametrize("backend", [ReferenceBackend(), CpuBackend()], ids=lambda backend: backend.name)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+def test_a_state_goes_back_into_another_row(backend, optimizer: str, tiny_space, context_of) -> None:
+    space = tiny_space(optimizer=optimizer, batch_size=16)
+    [member], context = space.members(0, [0]), context_of(space)
+    layout = Layout(member.architecture)
+    pack = backend.open(member.architecture, 2, context)
+    pack.place(0, member, initial_weights(layout, "glorot_uniform", seed=0, member=0))
+    pack.advance()
+    asked: list[bool] = []
+    pack._context = pack._rows[0]._context = dataclasses.replace(  # stop after the second step of four
+        context, should_stop=lambda: asked.append(True) or len(asked) > 2
+    )
+    with pytest.raises(Interrupted):
+        pack.advance()
+    state = pack.state(0)
+    assert (state.epoch, len(state.losses)) == (2, 2)
+    assert state.optimizer.shape == (STATE_SLOTS[optimizer], layout.size)
+    np.testing.assert_array_equal(state.weights, pack.weights(0))
+    pack.restore(1, member, state)
+    again = pack.state(1)
+    for name in ("weights", "optimizer", "losses"):
+        assert getattr(again, name).tobytes() == getattr(state, name).tobytes()
+    assert again.epoch == state.epoch
+
+
+def test_overwriting_removes_checkpoints(tiny_space, tmp_path: Path) -> None:
+    run = run_of(tiny_space(), tmp_path / "zoo", device="reference")
+    stop_at(run, 3)
+    assert not run.execute()
+    assert any((tmp_path / "zoo" / "checkpoints").iterdir())
+    assert run_of(tiny_space(), tmp_path / "zoo", device="reference", overwrite=True).execute()
+    assert events(tmp_path / "zoo", "resumed") == []
+    assert Zoo.open(tmp_path / "zoo").verify() == []
 
 
 def test_a_full_disk_ends_the_run_with_one_line(tiny_space, tmp_path: Path, monkeypatch) -> None:
