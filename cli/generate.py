@@ -43,6 +43,10 @@ def generate(
     dtype: Annotated[
         str | None, typer.Option(help="Stored weights: float32 (the default), float16 or bfloat16.")
     ] = None,
+    checkpoint_interval: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Training that a killed run may lose (300); 0: less than an epoch."),
+    ] = None,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
     ] = False,
@@ -72,6 +76,7 @@ def generate(
         device=device,
         precision=precision,
         threads=threads,
+        checkpoint_seconds=checkpoint_interval,
         resume=resume,
         overwrite=overwrite,
     )
@@ -93,14 +98,15 @@ def generate(
     progress = run.progress()
     command = f"wse generate --resume --out {options.folder}"
     print(
-        f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored; go on with `{command}`",
+        f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored, and how far those in "
+        f"training have come; go on with `{command}`",
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
 
 
 def _execute(run: Run, *, quiet: bool) -> bool:
-    """Train; the first Ctrl-C or SIGTERM ends the run cleanly, the second at once."""
+    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
     from .progress import ProgressDisplay
 
     def stop(_signal: int, _frame: Any) -> None:

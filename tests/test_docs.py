@@ -309,7 +309,8 @@ def events_of(source: str) -> Iterator[tuple[str, set[str]]]:
 
 def test_zoo_format_names_every_event() -> None:
     rows = table_of("zoo-format.md", "event, other fields")
-    events = dict(events_of((ROOT / "engine" / "train" / "run.py").read_text()))
+    sources = [(ROOT / "engine" / "train" / name).read_text() for name in ("run.py", "checkpoints.py")]
+    events = {event: fields for source in sources for event, fields in events_of(source)}
     assert set(events) == set(rows)
     for event, fields in events.items():
         assert fields <= set(re.findall(r"`(\w+)`", rows[event][0])), event

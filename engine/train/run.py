@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import queue
 import shutil
 import sys
@@ -13,16 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 
 from ..data import ImageSet, load
 from ..errors import WseError
 from ..machine import cores
 from ..nets import Architecture, Layout
-from ..space import Member, arrow_types
+from ..space import Member
 from ..zoo import (
-    ArchitectureEntry,
-    ImageSetEntry,
     Manifest,
     MemberResult,
     ShardPlan,
@@ -32,8 +28,10 @@ from ..zoo import (
     remove_zoo,
 )
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .checkpoints import Checkpoints
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
 from .log import Log
+from .manifest import manifest_of
 from .options import Options, Progress, backend_for
 from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
 from .schedule import held_snapshots, snapshot_count
@@ -84,6 +82,7 @@ class Run:
         )
         self.plan = self._make_plan(finished=())
         self._earlier = 0
+        self._checkpoints: Checkpoints
         self._works: list[Work] = []
         self._accuracies: list[float] = []
         self._counts: Counter[str] = Counter()
@@ -91,7 +90,7 @@ class Run:
         self._seconds = {"preparing": time.perf_counter() - started, "writing": 0.0}
 
     def stop(self) -> None:
-        """Ask the run to end soon: members that have ended are stored. May be called from a signal handler."""
+        """Ask the run to end soon; what has not ended is checkpointed. May be called from a signal handler."""
         self._stop.set()
 
     @property
@@ -106,9 +105,13 @@ class Run:
         they are small, but the libraries themselves take some 300 MB.
         """
         images = sum(len(s.train_images) + len(s.test_images) for s in self.image_sets.values()) * 32 * 32 * 3
+        return images + self._training_bytes() + 300_000_000
+
+    def _training_bytes(self) -> int:
+        """Of the weights and optimizer state of members in training, in memory and as checkpoints."""
         packs = {pack.architecture.name: pack for pack in self.plan.packs}
-        values = max(Layout(pack.architecture).size * self.rows(pack) for pack in packs.values())
-        return images + self.workers * (self._held + SPARE_VECTORS) * values * 4 + 300_000_000
+        values = max((Layout(p.architecture).size * self.rows(p) for p in packs.values()), default=0)
+        return self.workers * (self._held + SPARE_VECTORS) * values * 4
 
     def rows(self, pack: PackPlan) -> int:
         """How many of a pack's members train side by side, with room for their snapshots in the host's memory."""
@@ -134,7 +137,7 @@ class Run:
             total=self.options.models,
             training_images=sum(work.training_images for work in works),
             flops=sum(work.flops for work in works),
-            planned_flops=self.plan.total("flops"),
+            planned_flops=self.plan.total("flops") - sum(work.earlier_flops for work in works),
             seconds=time.perf_counter() - self._training_began if self._training_began else 0.0,
             accuracies=accuracies,
             counts=dict(self._counts),
@@ -149,7 +152,7 @@ class Run:
         """
         folder = next(path for path in self.options.folder.absolute().parents if path.exists())
         free = shutil.disk_usage(folder).free
-        needed = self.plan.total("bytes") + _DISK_RESERVE_BYTES
+        needed = self.plan.total("bytes") + self._training_bytes() + _DISK_RESERVE_BYTES
         if needed > free:
             raise WseError(
                 f"the zoo needs {needed / 1e9:.2f} GB but {folder} has {free / 1e9:.2f} GB free: take fewer "
@@ -160,8 +163,8 @@ class Run:
         """Train what is missing and complete the zoo.
 
         Returns:
-            True when the zoo is complete; False when ``stop`` was called before: what has ended is stored, and
-            the same run with ``resume`` goes on from there.
+            True when the zoo is complete; False when ``stop`` was called before: what has ended is stored, what
+            was in training is checkpointed, and the same run with ``resume`` goes on from there.
 
         Raises:
             UsageError: the folder is taken, or holds a run that differs from this one or is still going on.
@@ -187,22 +190,26 @@ class Run:
             )
             for note in writer.notes:
                 log.write("note", text=note)
+            seconds = self.options.checkpoint_seconds
+            self._checkpoints = Checkpoints(self.options.folder, self._manifest, seconds=seconds, log=log)
+            self._checkpoints.start(missing={member.id for member in self.members} - writer.finished)
             self._seconds["opening"] = time.perf_counter() - started
             self._train(writer, log)
-            seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
+            taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
             if len(writer.finished) < self.options.models:
-                log.write("stop", members=len(writer.finished), seconds=seconds)
+                log.write("stop", members=len(writer.finished), seconds=taken)
                 return False
+            self._checkpoints.remove()
             if writer.manifest.status == "running":
                 finished_at = datetime.now(UTC)
                 writer.finish(
                     Timing(
                         started=started_at.isoformat(timespec="seconds"),
                         finished=finished_at.isoformat(timespec="seconds"),
-                        seconds=seconds,
+                        seconds=taken,
                     )
                 )
-            log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=seconds)
+            log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=taken)
             return True
 
     def _make_plan(self, finished: Iterable[int]) -> Plan:
@@ -226,35 +233,7 @@ class Run:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        options = self.options
-        return Manifest(
-            wse_version=version("wse"),
-            software={
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("numpy", "safetensors", "torch")},
-            },
-            seed=options.seed,
-            models=options.models,
-            space=options.space.to_config(),
-            labels="faithful" if options.faithful else "eval",
-            backend=self.backend.name,
-            precision=self.backend.precision,
-            dtype=options.dtype,
-            image_sets={
-                name: ImageSetEntry(
-                    sha256=images.sha256,
-                    train=len(images.train_labels),
-                    test=len(images.test_labels),
-                    classes=images.n_classes,
-                )
-                for name, images in self.image_sets.items()
-            },
-            architectures={
-                architecture.name: ArchitectureEntry.of(Layout(architecture))
-                for architecture in dict.fromkeys(member.architecture for member in self.members)
-            },
-            config_types=arrow_types(),
-        )
+        return manifest_of(self.options, self.backend, self.members, self.image_sets)
 
     @cached_property
     def _shards(self) -> list[ShardPlan]:
@@ -287,7 +266,9 @@ class Run:
             thread.start()
         try:
             self._store_results(results, len(threads), writer, log)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):  # at once
+                self._checkpoints.close()
             self._stop.set()
             for thread in threads:
                 while thread.is_alive():  # it may wait for room in the queue
@@ -355,7 +336,13 @@ class Run:
     def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
         """The results of members; what they need is let go of at the end."""
         trainer = Trainer(
-            self.backend, architecture, members, rows=rows, context=self.context, faithful=self.options.faithful
+            self.backend,
+            architecture,
+            members,
+            rows=rows,
+            context=self.context,
+            faithful=self.options.faithful,
+            checkpoints=self._checkpoints,
         )
         self._works.append(trainer.work)
         yield from trainer.results()
@@ -363,6 +350,7 @@ class Run:
     def _store(self, result: MemberResult, writer: ZooWriter, log: Log) -> None:
         started = time.perf_counter()
         writer.add(result)
+        self._checkpoints.discard(result.id)
         last = result.snapshots[-1]
         log.write(
             "member",

@@ -1,6 +1,7 @@
 """A population on disk: ``ZooWriter`` makes a zoo while its members train, ``Zoo.open`` reads one."""
 
 from .format import (
+    CHECKPOINT_FOLDER,
     FORMAT_VERSION,
     LOG_FILE,
     STUDIES_FOLDER,
@@ -15,7 +16,7 @@ from .format import (
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError
+from .integrity import DamagedError, saving
 from .items import Items
 from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_shards
@@ -26,6 +27,7 @@ from .verify import Problem, find_problems
 from .writer import ZooWriter, remove_zoo
 
 __all__ = [
+    "CHECKPOINT_FOLDER",
     "FORMAT_VERSION",
     "LOG_FILE",
     "STUDIES_FOLDER",
@@ -55,5 +57,6 @@ __all__ = [
     "plan_shards",
     "read_manifest",
     "remove_zoo",
+    "saving",
     "write_shard",
 ]

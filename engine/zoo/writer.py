@@ -20,6 +20,7 @@ from ..errors import UsageError, WseError
 from ..files import sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
+    CHECKPOINT_FOLDER,
     JOURNAL_FOLDER,
     LOCK_FILE,
     LOG_FILE,
@@ -355,7 +356,7 @@ def remove_zoo(folder: Path) -> None:
 
 def _remove_files(folder: Path) -> None:
     with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER, STUDIES_FOLDER):
+        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, STUDIES_FOLDER):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         # zoo.json last: what is left by a crash can still be seen to be a zoo.

@@ -161,6 +161,47 @@ def test_a_signal_ends_a_run_cleanly(number: signal.Signals, small: Path, tmp_pa
     assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
 
 
+# One member is in training for long enough to be stopped there.
+LONG = [*TINY, "--threads", "1", "--models", "2", "--set", "epochs=60", "--set", "images_per_epoch=1024"]
+
+
+def wait_for_a_checkpoint(zoo: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        if any(zoo.glob("checkpoints/[0-9]*.safetensors")):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the command ended before it was to be interrupted: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    assert wse("generate", *LONG, folder=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_a_signal_inside_a_member_keeps_what_it_has_learned(twice: bool, long: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    process = start("generate", *LONG, "--checkpoint-interval", "0", folder=tmp_path)
+    wait_for_a_checkpoint(zoo, process)
+    process.send_signal(signal.SIGTERM)
+    if twice:
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert ("wse: interrupted: 0 of 2 models are stored" in errors) is not twice
+    assert any((zoo / "checkpoints").iterdir())
+    resumed = wse("generate", "--resume", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    log = [json.loads(line) for line in (zoo / "log.jsonl").read_text().splitlines()]
+    assert [event["epochs"] > 0 for event in log if event["event"] == "resumed"] == [True]
+    assert [event for event in log if event["event"] == "note"] == []
+    assert weights_of(zoo) == weights_of(long / "zoo")
+    assert Zoo.open(zoo).verify() == []
+
+
 def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> None:
     for stored in (2, 9, 15):
         resume = ["--resume"] if (tmp_path / "zoo").exists() else []
@@ -262,6 +303,7 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
+    "interval": (["generate", *TINY, "--models", "3", "--checkpoint-interval", "-1"], "--checkpoint-interval"),
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
     "impossible value": (["generate", *TINY, "--models", "3", "--set", "batch_size=0"], "`batch_size` (=0)"),
