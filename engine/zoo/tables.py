@@ -161,7 +161,7 @@ def read_table(path: Path, entry: TableEntry, schema: pa.Schema) -> pa.Table:
         raise DamagedError(path, "its content does not match its sha256")
     try:
         # Not pq.read_table: that loads all of pyarrow.dataset, which takes longer than opening the zoo.
-        # Without threads: where a command ends soon after, Arrow's may still be starting, which aborts the process.
+        # Without threads: where a command ends soon after, Arrow's may still be starting, and that aborts it.
         table: Any = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(path, f"it is not a Parquet table ({error})") from error
