@@ -89,7 +89,7 @@ def meta(
         zoo=zoo,
         what=SliceSpec.parse(what),
         targets=_names(targets),
-        models=tuple(MODELS) if models == "all" else _names(models),
+        models=_names(models),
         snapshots=snapshots,
         test_snapshots=test_snapshots,
         where=tuple(Condition.parse(text) for text in where or []),

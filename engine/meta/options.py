@@ -15,6 +15,7 @@ from .targets import Kind
 
 # Fitted where no model is named: cheap ones, and one that reads weights in their order.
 DEFAULT_MODELS = ("majority", "setup", "statistics-linear", "statistics-svm", "statistics-boost", "light-cnn")
+EVERY = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class StudyOptions:
         zoo: folder of the zoo.
         what: which values are read.
         targets: names of columns; empty: every property that varies, and the outcomes.
-        models: names; empty: ``DEFAULT_MODELS``.
+        models: names; empty: ``DEFAULT_MODELS``; ``("all",)``: every model. One that is named must be able to read
+            these networks, others are left out with a note.
         snapshots: which snapshots are read, as text: see ``parse_snapshots``.
         test_snapshots: other ones to test on; None: the same.
         where: only members for which all of these hold.
@@ -75,7 +77,7 @@ class StudyOptions:
     processes: int | None = None
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.models) - MODELS.keys())
+        unknown = sorted(set(self.models) - MODELS.keys() - {EVERY})
         if unknown:
             raise UsageError(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}, or all")
         if self.normalize not in NORMALIZING:
@@ -88,7 +90,7 @@ class StudyOptions:
 
     def specs(self) -> list[ModelSpec]:
         """The models to fit, cheap ones first."""
-        names = self.models or DEFAULT_MODELS
+        names = tuple(MODELS) if EVERY in self.models else self.models or DEFAULT_MODELS
         specs = [MODELS[name] for name in MODELS if name in names]
         return sorted(specs, key=lambda spec: spec.deep)
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...nets import Connection, Layout, TensorSpec, connections
-from .fitting import deep_estimator
-from .networks import Networks, NetworkSource, by_architecture, head
+from .networks import Networks, NetworkSource, by_architecture, head, network_estimator
 from .scaling import Scaling, pick
 from .spec import Making, ModelSpec
 
@@ -183,16 +182,7 @@ def _name(spec: TensorSpec) -> str:
 
 
 def _make(making: Making) -> Any:
-    return deep_estimator(
-        making,
-        EquivariantNet,
-        source=NetworkSource,
-        epochs=80,
-        batch_size=16,
-        patience=80,
-        learning_rate=2e-3,
-        weight_decay=1e-2,
-    )
+    return network_estimator(making, EquivariantNet)
 
 
 SPECS = (

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ...nets import Layout
 from ...zoo import Items
+from .fitting import Build, deep_estimator
 from .source import Indices
+from .spec import Making
 
 # Networks of a batch: for each architecture in it the weights [b, D] of its networks, one architecture after the
 # other, and where each network of the batch stands in that order [B].
@@ -70,6 +72,20 @@ def by_architecture(networks: Networks, read: Callable[[Layout, Tensor], Tensor]
     """What `read` makes of the weights [b, D] of each architecture, in the order of the batch: [B, ...]."""
     place, groups = networks
     return torch.cat([read(layout, weights) for layout, weights in groups.items()])[place]
+
+
+def network_estimator(making: Making, net: Build) -> Any:
+    """An estimator whose net reads whole networks, trained as suits a few hundred of them."""
+    return deep_estimator(
+        making,
+        net,
+        source=NetworkSource,
+        epochs=80,
+        batch_size=16,
+        patience=80,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+    )
 
 
 def head(features: int, outputs: int, hidden: int = 128, dropout: float = 0.2) -> nn.Module:

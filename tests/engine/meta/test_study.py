@@ -133,6 +133,10 @@ def test_networks_of_several_architectures(make_zoo, tmp_path: Path) -> None:
     assert "light-cnn" in {score.model for score in study.scores}  # it reads random slices then
     held = studied(zoo, tmp_path, holdout=Condition.parse("architecture=wide"))
     assert {score.members for score in held.scores if score.view == "all"} == {45}
+    assert {fit.note for fit in study.fits if fit.note.startswith("left out")} == set()
+    every = studied(zoo, tmp_path, models=("all",), what=SliceSpec(part="conv"), seeds=1, budget_seconds=15.0)
+    left_out = {fit.model for fit in every.fits if fit.note.startswith("left out")}
+    assert left_out == {"values-linear", "values-boost", "transformer", "equivariant", "graph", "probing"}
     with pytest.raises(UsageError, match="not of one size"):
         studied(zoo, tmp_path, models=("values-linear",))
 
