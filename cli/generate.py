@@ -50,7 +50,9 @@ def generate(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or add members (more --models).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zoo in --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be trained and what it takes; train nothing.")

@@ -15,7 +15,12 @@ from .options import Options
 
 
 def manifest_of(
-    options: Options, backend: Backend, members: Sequence[Member], image_sets: Mapping[str, ImageSet]
+    options: Options,
+    backend: Backend,
+    members: Sequence[Member],
+    image_sets: Mapping[str, ImageSet],
+    *,
+    grown_from: tuple[int, ...] = (),
 ) -> Manifest:
     """The manifest of a zoo that is still to be made.
 
@@ -24,6 +29,7 @@ def manifest_of(
         backend: that trains.
         members: the population.
         image_sets: those that occur in it, by name.
+        grown_from: see ``Manifest``.
     """
     return Manifest(
         wse_version=version("wse"),
@@ -33,6 +39,7 @@ def manifest_of(
         },
         seed=options.seed,
         models=options.models,
+        grown_from=grown_from,
         space=options.space.to_config(),
         labels="faithful" if options.faithful else "eval",
         backend=backend.name,

@@ -38,7 +38,7 @@ class Options:
         threads: packs trained at the same time; None: one for each core.
         rows: members that train side by side in a pack; None: what suits the backend.
         checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
-        resume: go on with an unfinished run in ``folder``.
+        resume: go on with an unfinished run in ``folder``, or train more members of a finished one.
         overwrite: replace a zoo in ``folder``.
 
     Raises:

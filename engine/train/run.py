@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 
 from ..data import ImageSet, load
 from ..errors import WseError
@@ -24,6 +25,7 @@ from ..zoo import (
     ShardPlan,
     Timing,
     ZooWriter,
+    growth,
     plan_shards,
     remove_zoo,
 )
@@ -80,6 +82,7 @@ class Run:
             },
             should_stop=self._stop.is_set,
         )
+        self._grown_from = growth(options.folder, options.models) if options.resume else ()
         self.plan = self._make_plan(finished=())
         self._earlier = 0
         self._checkpoints: Checkpoints
@@ -233,22 +236,28 @@ class Run:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        return manifest_of(self.options, self.backend, self.members, self.image_sets)
+        return manifest_of(self.options, self.backend, self.members, self.image_sets, grown_from=self._grown_from)
 
     @cached_property
     def _shards(self) -> list[ShardPlan]:
-        most_snapshots = max(
-            snapshot_count(self.context.settings.snapshots, epochs)
-            for epochs in {member.setup.epochs for member in self.members}
-        )
         snapshot_bytes = {
             name: entry.size * BYTES_PER_VALUE[self.options.dtype]
             for name, entry in self._manifest.architectures.items()
         }
-        return plan_shards(
-            ((member.id, member.architecture.name) for member in self.members),
-            {name: most_snapshots * size for name, size in snapshot_bytes.items()},
-        )
+        plans: list[ShardPlan] = []
+        # Members that were asked for later have shards of their own: finished ones are not written again.
+        for first, end in pairwise((0, *self._grown_from, self.options.models)):
+            members = self.members[first:end]
+            most_snapshots = max(
+                snapshot_count(self.context.settings.snapshots, epochs)
+                for epochs in {member.setup.epochs for member in members}
+            )
+            plans += plan_shards(
+                ((member.id, member.architecture.name) for member in members),
+                {name: most_snapshots * size for name, size in snapshot_bytes.items()},
+                after=plans,
+            )
+        return plans
 
     def _train(self, writer: ZooWriter, log: Log) -> None:
         """Workers train, this thread stores; on an error or an interrupt the workers end before it goes on."""

@@ -22,6 +22,7 @@ from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
+from .recovery import growth
 from .shards import Shard, write_shard
 from .verify import Problem, find_problems
 from .writer import ZooWriter, remove_zoo
@@ -54,6 +55,7 @@ __all__ = [
     "ZooWriter",
     "find_problems",
     "fit_positions",
+    "growth",
     "plan_shards",
     "read_manifest",
     "remove_zoo",

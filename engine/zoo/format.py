@@ -147,6 +147,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         software: versions of the libraries it was made with.
         seed: of the population.
         models: number of members asked for.
+        grown_from: how many it had before each time that more were asked for.
         space: the resolved space, complete.
         labels: "eval": members are measured in eval mode; "faithful": also as in the study's own protocol, in
             ``faithful_*`` columns.
@@ -167,6 +168,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     software: dict[str, str]
     seed: int
     models: int
+    grown_from: tuple[int, ...] = ()
     space: dict[str, Any]
     labels: Labels
     backend: str

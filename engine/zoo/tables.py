@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..files import atomic_write
 from .format import ConfigType, Labels, TableEntry
 from .integrity import DamagedError, loading, saving
-from .records import FAITHFUL_METRICS, METRICS, MemberRecord
+from .records import FAITHFUL_METRICS, METRICS, MemberRecord, SnapshotRecord
 
 MEMBERS_FILE = "members.parquet"
 SNAPSHOTS_FILE = "snapshots.parquet"
@@ -125,6 +125,29 @@ def snapshots_table(records: Sequence[MemberRecord], labels: Labels) -> pa.Table
         for index, snapshot in enumerate(record.snapshots)
     ]
     return pa.Table.from_pylist(rows, snapshots_schema(labels))
+
+
+def records(members: pa.Table, snapshots: pa.Table) -> list[MemberRecord]:
+    """The records that two tables were made of, in the order of their ids.
+
+    Args:
+        members: what ``members_table`` gave.
+        snapshots: what ``snapshots_table`` gave.
+    """
+    owned: dict[int, list[SnapshotRecord]] = {}
+    fields = SnapshotRecord.__struct_fields__
+    for row in snapshots.to_pylist():
+        record = SnapshotRecord(**{name: row[name] for name in fields if name in row})
+        owned.setdefault(row["member"], []).append(record)
+    plain = set(MemberRecord.__struct_fields__) - {"config", "snapshots"}
+    return [
+        MemberRecord(
+            config={name.removeprefix(CONFIG): row[name] for name in row if name.startswith(CONFIG)},
+            snapshots=tuple(owned.get(row["id"], ())),
+            **{name: row[name] for name in plain},
+        )
+        for row in members.to_pylist()
+    ]
 
 
 def write_table(path: Path, table: pa.Table) -> TableEntry:

@@ -41,6 +41,7 @@ from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
 from .recovery import check_same_run, recover
+from .reopening import reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
     MEMBERS_FILE,
@@ -117,9 +118,12 @@ class ZooWriter:
     def resume(cls, folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]) -> ZooWriter:
         """Go on with a zoo, checking everything it holds so far.
 
+        A complete zoo is left alone, unless it is to have more members: then it is one that is being written, of
+        which all but the new shards are there.
+
         Args:
             folder: of the zoo.
-            manifest: what ``create`` would be given.
+            manifest: what ``create`` would be given; it may have more members than the zoo, see ``growth``.
             plans: likewise.
 
         Raises:
@@ -131,7 +135,13 @@ class ZooWriter:
         check_same_run(folder, read_manifest(folder), manifest)
         lock = Lock(folder)
         try:
-            writer = cls(folder, read_manifest(folder), plans, lock)  # as the run that held the lock left it
+            there = read_manifest(folder)  # as the run that held the lock left it
+            if manifest.models > there.models:
+                if there.status == "complete":
+                    reopen(folder, there)
+                there = msgspec.structs.replace(manifest, software=there.software)
+                write_manifest(folder, there)
+            writer = cls(folder, there, plans, lock)
             writer._recover()
         except BaseException:
             lock.release()

@@ -213,8 +213,8 @@ def _affine(values, shift, scale):
 def _joined(block, count, mean, squares):
     """Mean and sum of squares around it of ``count`` values and a block (Chan, Golub and LeVeque, 1983)."""
     size = len(block)
-    # Around about the block's mean, so that nothing cancels.
-    centre = float32(block[0] + _sums(block, block[0])[0] / size)
+    # Around about the block's mean, so that nothing cancels: that of many values before it, or a first guess.
+    centre = float32(mean) if count >= _BLOCK else float32(block[0] + _sums(block, block[0])[0] / size)
     total, around = _sums(block, centre)
     apart = centre + total / size - mean
     share = size / (count + size)
