@@ -1,7 +1,8 @@
 """Training: the plan, packs, schedules, early stopping, and the backends behind one seam."""
 
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
-from .estimate import Estimate, estimate
+from .budget import fit_space
+from .estimate import Estimate, Speed, measure_speed
 from .health import label_problems
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
@@ -28,11 +29,13 @@ __all__ = [
     "Progress",
     "ReferenceBackend",
     "Run",
+    "Speed",
     "Split",
     "Trainer",
     "backend_for",
-    "estimate",
+    "fit_space",
     "label_problems",
     "make_plan",
+    "measure_speed",
     "resolve_options",
 ]

@@ -58,6 +58,7 @@ class Run:
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
         workers: packs trained at the same time.
+        estimated_seconds: what the run is expected to take, if somebody said; told in the log.
 
     Raises:
         UsageError: an image set is not here.
@@ -69,6 +70,7 @@ class Run:
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
         self.workers = self.backend.workers or options.threads or cores()
+        self.estimated_seconds: float | None = None
         self._stop = threading.Event()
         settings = options.space.settings
         self.members = options.space.members(options.seed, range(options.models))
@@ -190,6 +192,7 @@ class Run:
                 backend=self.backend.name,
                 training_images=self.plan.total("training_images"),
                 flops=self.plan.total("flops"),
+                estimated_seconds=self.estimated_seconds,
             )
             for note in writer.notes:
                 log.write("note", text=note)
