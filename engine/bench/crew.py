@@ -140,13 +140,13 @@ def _serve(pipe: Connection, barrier: Any, contender: Contender, index: int) -> 
                     case "forget":
                         lanes = []
                         gc.collect()  # compiled modules stand in circles
-                        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                            torch.cuda.empty_cache()  # other processes need it
             except WseError as error:
                 answer = error
             except Exception as error:  # said in one line by the parent, so the traceback is printed here
                 traceback.print_exc()
                 answer = WseError(f"{contender.name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.empty_cache()  # what is free is for other processes
             pipe.send(answer)
 
 

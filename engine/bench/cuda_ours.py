@@ -13,6 +13,7 @@ from ..errors import WseError
 from ..nets import training_flops
 from ..space import Member
 from ..train import Context
+from ..train.backend import DeviceMemoryError
 from ..train.cuda import EVALUATION_IMAGES, CudaBackend, CudaPack
 from .contender import Contender, Job, Kind, Outcome
 from .kernel_shares import kernel_shares
@@ -87,7 +88,9 @@ def _outcomes(
 def _filled(backend: CudaBackend, workload: Workload, context: Context, members: Sequence[Member]) -> CudaPack:
     fits = backend.rows(members[0].architecture, members)
     if fits < len(members):
-        raise WseError(f"{len(members)} members of {members[0].architecture.name} do not fit: {fits} would")
+        raise DeviceMemoryError(
+            f"{len(members)} members of {members[0].architecture.name} do not fit: {fits} would"
+        )
     pack = backend.open(members[0].architecture, len(members), context)
     for row, member in enumerate(members):
         pack.place(row, member, workload.initial_weights(member))

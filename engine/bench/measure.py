@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UsageError, WseError
 from ..machine import cores
+from ..train.backend import DeviceMemoryError
 from .contender import Contender
 from .crew import Crew
 from .judge import Judge
@@ -119,7 +120,7 @@ def _measure(
         try:
             crew.prepare(spec)
         except WseError as error:
-            if crew.contender.kind == "ours":
+            if _is_our_fault(crew.contender, error):
                 raise
             entries[name] = replace(entries[name], status="skipped", note=str(error))
             del racing[name]
@@ -160,13 +161,17 @@ def _check(entrant: Contender, crew: Crew | None, workload: Workload, judge: Jud
             entry = replace(entry, errors={f"{name} in fp32": error for name, error in verdict.errors.items()})
             verdict = rough
     except WseError as error:
-        if entrant.kind == "ours":
+        if _is_our_fault(entrant, error):
             raise
-        # Not every PyTorch can do everything everywhere; that must not keep the others from being measured.
         return replace(entry, status="skipped", note=str(error))
     complaint = verdict.complaint
     errors = {**entry.errors, **verdict.errors}
     return replace(entry, status="wrong" if complaint else "ok", note=complaint or "", errors=errors)
+
+
+def _is_our_fault(contender: Contender, error: WseError) -> bool:
+    """Not every PyTorch can do everything everywhere, and not every pack fits: the others are measured."""
+    return contender.kind == "ours" and not isinstance(error, DeviceMemoryError)
 
 
 def _timed(entry: Entry, rates: Sequence[Rate]) -> Entry:
