@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_slices.py [--gigabytes 4] [--out FILE]
 
-Random vectors of nws-fixed (D = 92,868) as float32 and as bfloat16; a batch takes a slice of each vector at a random
-place. Checked against plain indexing first. Bytes are those read of the vectors and written.
+Random vectors of nws-fixed (D = 92,868) as float32 and as bfloat16; a batch takes a slice of each vector at a
+random place. Checked against plain indexing first. Bytes are those read of the vectors and written.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
         del target
         for length in given.lengths:
             for row in asked(values, length, copied):
-                line = f"{str(dtype)[6:]:8} {len(values):7,} slices of {length:6,}, normalised by {row['normalize']:5}"
+                line = f"{str(dtype)[6:]:8} {len(values):7,} slices of {length:6,}, by {row['normalize']:5}"
                 if given.device == "cuda":
                     rate = row["bytes"] / middle(row["seconds"])
                     line += f" {rate / 1e9:8.1f} GB/s, {rate / copied:6.1%} of a copy, "

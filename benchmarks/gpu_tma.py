@@ -5,8 +5,8 @@
 
 A window of S + k - 1 pixels is a row of an image seen with overlapping strides: [image, row, super-pixel, value].
 As such a tensor's boxes the windows of a tile come by one instruction a step, and rows above and below the image
-as zeros. The kernel here is ``product_kernel`` of ``kernels/conv/triton.py`` with its two loads so replaced, without
-bias and moments; its results must be those of ``convolve``.
+as zeros. The kernel here is ``product_kernel`` of ``kernels/conv/triton.py`` with its two loads so replaced,
+without bias and moments; its results must be those of ``convolve``.
 """
 
 from __future__ import annotations

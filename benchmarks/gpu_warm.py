@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64 nws-main [--precision bf16 fp32]
 
-Triton compiles a kernel when it is first launched and keeps it on the disk. Each process takes one step of a pack of
-two members, of one architecture in one precision.
+Triton compiles a kernel when it is first launched and keeps it on the disk. Each process takes one step of a pack
+of two members, of one architecture in one precision.
 """
 
 from __future__ import annotations
