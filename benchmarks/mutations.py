@@ -2,9 +2,9 @@
 
     python benchmarks/mutations.py benchmarks/mutations_cuda.toml [--only TEXT] [--out FILE]
 
-A list has ``tests``, which says for each source file (or folder) which tests concern it, and ``mutations``: a file,
-the text that is replaced, which must stand there exactly once, and what replaces it. Prints for each whether it was
-caught (a test fails) or survives, and at the end how many were caught.
+A list has ``tests``, which says for each source file (or folder) which tests concern it, and ``mutations``: a
+file, the text that is replaced, which must stand there exactly once, and what replaces it. Prints for each whether
+it was caught (a test fails) or survives, and at the end how many were caught.
 """
 
 from __future__ import annotations
