@@ -106,14 +106,14 @@ class _Packed:
         steps = math.lcm(*(images // batch for images, batch in zip(epochs, batches, strict=True)))
         self.images = steps * sum(batches)
         self.work = float(self.images * training_flops(members[0].architecture))
-        self._workload, self._members, self._device = workload, members, torch.device(device)
+        self._members, self._device = members, torch.device(device)
         self._pack = _filled(backend, workload, workload.context, members)
 
     def start(self) -> None:
-        """The initial weights; then as many steps, so that tables are written and the graph is captured."""
-        for row, member in enumerate(self._members):
-            self._pack.release(row)
-            self._pack.place(row, member, self._workload.initial_weights(member))
+        """Steps that do not count: tables are written, and the first time kernels compiled and the graph captured.
+
+        Members go on from where they are: speed does not depend on weights, and thousands take long to place.
+        """
         self()
 
     def __call__(self) -> None:

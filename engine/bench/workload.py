@@ -25,6 +25,7 @@ SAMPLE = 8  # members of a mixed workload
 CHECKED_STEPS = 2
 _CHECKED_RATE = 0.01  # times the learning rate
 _ROUGH_RATE = 1e-4
+_CALM_RATE = 1e-6
 CHECKED_MEMBERS = 2  # of members that are alike; of a mixed workload all are checked
 
 # Optimizers follow torch.optim, so that both sides do the same arithmetic. Initial weights leave no two units
@@ -184,18 +185,19 @@ class Workload:
     def packs(self, members: int) -> list[list[Member]]:
         """So many members to be trained side by side: one pack, or for each member of a mixed workload one.
 
-        Those of a mixed workload have the architecture of their pack's first, everything else is drawn for each.
+        Those of a mixed workload have the architecture of their pack's first, everything else is drawn for each but
+        the learning rate. Packs are trained for a long time, and one member that diverges ends steps for all.
         """
         if not self.spec.is_mixed:
-            return [self.members[:members]]
+            return [[_with(member, learning_rate=_CALM_RATE) for member in self.members[:members]]]
         properties, rows = FAMILIES[self._space.settings.family].properties, max(members // SAMPLE, 1)
         others = iter(self._space.members(_SEED, range(SAMPLE, SAMPLE * rows)))
         packs = []
         for first in self.members:
             same = {name: getattr(first.setup, name) for name in properties}
-            pack = [first]
+            pack = [_with(first, learning_rate=_CALM_RATE)]
             for row in range(1, rows):
-                other = _with(next(others), **same, augmentation=row % 2 == 1)
+                other = _with(next(others), **same, augmentation=row % 2 == 1, learning_rate=_CALM_RATE)
                 pack.append(self._with_whole_batches(dataclasses.replace(other, architecture=first.architecture)))
             packs.append(pack)
         return packs

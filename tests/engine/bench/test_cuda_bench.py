@@ -88,7 +88,7 @@ def test_packs_of_a_mixed_workload() -> None:
     ids = [member.id for pack in packs for member in pack]
     assert len(set(ids)) == len(ids)
     for pack, first in zip(packs, workload.members, strict=True):
-        assert pack[0] == first
+        assert pack[0].id == first.id
         assert {member.architecture for member in pack} == {first.architecture}
         assert {member.setup.images_per_epoch for member in pack} == {512}
     members = [member for pack in packs for member in pack]
