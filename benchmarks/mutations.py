@@ -48,7 +48,7 @@ def is_caught(tree: Path, tests: list[str]) -> bool:
         )
     except subprocess.TimeoutExpired:
         return True
-    if done.returncode not in (0, 1, 2):
+    if done.returncode > 2:  # below 0: the process was ended, as for writing where there is no memory
         raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode != 0
 

@@ -185,8 +185,8 @@ class Workload:
     def packs(self, members: int) -> list[list[Member]]:
         """So many members to be trained side by side: one pack, or for each member of a mixed workload one.
 
-        Those of a mixed workload have the architecture of their pack's first, everything else is drawn for each but
-        the learning rate. Packs are trained for a long time, and one member that diverges ends steps for all.
+        Those of a mixed workload have the architecture of their pack's first, all else is drawn for each but the
+        learning rate. Packs are trained for a long time, and one member that diverges ends steps for all.
         """
         if not self.spec.is_mixed:
             return [[_with(member, learning_rate=_CALM_RATE) for member in self.members[:members]]]
