@@ -3,13 +3,13 @@
 #
 #     [OUT=folder] [PYTHON=python3] benchmarks/gpu.sh [--dry] [PART ...]
 #
-# Parts, in this order if none is named (about how many minutes each may take):
+# Parts, in this order if none is named (how many minutes each may take at most):
 #
-#     numerics    (7)  do all kernels compute what their references do on the hardware, packs of 1 to 1,024
-#     steps       (8)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
-#     population  (5)  a small population from nothing to a zoo, beside the processor's
-#     questions   (5)  tile sizes, TMA, bandwidth of slices, products in fp32
-#     mixed       (6)  nws-main: members that differ in everything, eight architectures, beside PyTorch
+#     numerics    (8)  do all kernels compute what their references do on the hardware, packs of 1 to 1,024
+#     steps      (10)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
+#     population  (6)  a small population from nothing to a zoo, beside the processor's
+#     questions   (8)  tile sizes, TMA, bandwidth of slices, products in fp32
+#     mixed       (8)  nws-main: members that differ in everything, eight architectures, beside PyTorch
 #
 # --dry tries all of it without a GPU: kernels in Triton's interpreter, tiny sizes, nothing is timed.
 #
@@ -67,10 +67,10 @@ ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole o
     fi
 }
 interpreted() { TRITON_INTERPRET=1 ask "$@"; }
-bench() { # bench NAME MEMBERS PRECISION PRESET OPTION...: results as JSON lines too
-    local name=$1 members=$2 precision=$3 preset=$4
-    shift 4
-    ask 420 "$name" "$PYTHON" -m wse.cli bench train --device cuda --preset "$preset" --members "$members" \
+bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JSON lines too
+    local limit=$1 name=$2 members=$3 precision=$4 preset=$5
+    shift 5
+    ask "$limit" "$name" "$PYTHON" -m wse.cli bench train --device cuda --preset "$preset" --members "$members" \
         --precision "$precision" --rounds 3 --out "$OUT/train.jsonl" "$@"
 }
 
@@ -99,9 +99,10 @@ for part in $PARTS; do
         interpreted 300 numerics "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/pool/test_pool_triton.py tests/kernels/loss/test_loss_triton.py
         ;;
     steps)
-        ask 200 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64 small-cnn-512
-        bench steps-nws-fixed 64,256,1024,2048 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
-        bench steps-small-cnn 1024 bf16,fp32 small-cnn
+        ask 120 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
+        bench 240 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
+        bench 100 steps-members 64,256,2048 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-2048
+        bench 140 steps-small-cnn 1024 bf16 small-cnn --batch 64
         ;;
     steps-dry)
         interpreted 200 steps-compile "$PYTHON" benchmarks/gpu_warm.py small-cnn-1 --device cpu --precision fp32 --set width_conv=2 depth_conv=1 images_per_epoch=2
@@ -117,10 +118,10 @@ for part in $PARTS; do
         ask 200 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos" --members 3 --epochs 1 --device reference cpu
         ;;
     questions)
-        ask 200 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"
+        ask 180 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"
         ask 60 questions-tma "$PYTHON" benchmarks/gpu_tma.py --out "$OUT/questions.jsonl"
         ask 60 questions-slices "$PYTHON" benchmarks/gpu_slices.py --out "$OUT/questions.jsonl"
-        bench questions-fp32 1024 bf16,fp32 nws-fixed --contenders cuda-bf16-1024,cuda-fp32-1024
+        bench 150 questions-fp32 1024 bf16,fp32 nws-fixed --contenders cuda-bf16-1024,cuda-fp32-1024
         ;;
     questions-dry)
         ask 200 questions-tiles-compiled "$PYTHON" benchmarks/gpu_tiles.py --compile --shapes 1 --only forward
@@ -130,8 +131,8 @@ for part in $PARTS; do
         interpreted 100 questions-slices "$PYTHON" benchmarks/gpu_slices.py --device cpu --gigabytes 0.001 --lengths 50 9000 --out "$OUT/questions.jsonl"
         ;;
     mixed)
-        ask 300 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
-        bench mixed-nws-main 1024 bf16 nws-main
+        ask 180 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
+        bench 300 mixed-nws-main 1024 bf16 nws-main
         ;;
     mixed-dry) echo "== mixed: as steps, of other members" ;;
     *) echo "no part is called $part" && exit 2 ;;

@@ -218,7 +218,7 @@ def test_the_table_of_a_gpu_fits_the_terminal(capsys) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     ours, theirs = shown.splitlines()[2:4]
     assert ours.endswith(" 20.0 %  50.0 %   4.00")
-    assert theirs.endswith("   5.0 %           1.00")
+    assert theirs.endswith("  5.0 %           1.00")
     for expected in ("100 TFLOP/s in bf16", "4.0 GB/s", "62.5 %"):
         assert expected in shown
 
