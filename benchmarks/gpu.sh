@@ -74,10 +74,12 @@ bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JS
         --precision "$precision" --rounds 3 --out "$OUT/train.jsonl" "$@"
 }
 
-# Test files side by side, because compiling takes longest: what each says is in a file of its own.
-test_file() {
+# Tests side by side, because compiling takes longest: those of whole packs one by one, others by file. What each says
+# is in a file of its own.
+test_some() { # test_some FILE or FILE::TEST
     local name log code
-    name=$(basename "$1" .py) log=$OUT/numerics/$(basename "$1" .py).txt
+    name=$(basename "$1" | tr -c '[:alnum:]._\n-' '-')
+    log=$OUT/numerics/$name.txt
     "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
     code=$?
     grep -E '^(FAILED|ERROR)' "$log"
@@ -86,10 +88,12 @@ test_file() {
 }
 numerics() {
     mkdir -p "$OUT/numerics"
-    find tests/kernels tests/engine/train -name 'test_*triton.py' -o -name 'test_cuda*.py' |
-        xargs -P 10 -I{} bash -c 'test_file {}'
+    {
+        "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda.py tests/engine/train/test_cuda_run.py | grep ::
+        find tests/kernels -name 'test_*triton.py'
+    } | xargs -P 12 -d '\n' -I{} bash -c 'test_some "$1"' _ {}
 }
-export -f test_file numerics
+export -f test_some numerics
 export OUT PYTHON
 
 for part in $PARTS; do
