@@ -63,7 +63,7 @@ class GroupedTraining(PackTraining):
             for name, tensor in self._network.state_dict().items()
         }
         return [
-            stored(self._module, self._layout, {name: _alone(rows[name][row]) for name in rows}, initial)
+            stored(self._module, self._layout, {name: rows[name][row] for name in rows}, initial)
             for row, initial in enumerate(self._initial)
         ]
 
@@ -113,8 +113,3 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     if tensors[0].ndim == 2:
         return torch.stack([tensor.T for tensor in tensors])
     return torch.cat(list(tensors))
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    """A member's tensor out of the wide network's."""
-    return tensor.contiguous()
