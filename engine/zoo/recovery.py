@@ -43,8 +43,9 @@ def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
     """Refuse to resume a run with another set-up.
 
     Raises:
-        UsageError: names the first differences, with both values.
+        UsageError: names the first differences, with both values; or the zoo was merged.
     """
+    there.the_run(folder, "gone on with")
     before, now = (msgspec.json.decode(canonical_json(manifest)) for manifest in (there, asked))
     found = [text for name in _DECISIVE for text in _differences(name, before[name], now[name])]
     if found:
