@@ -56,7 +56,7 @@ def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
         ("snapshots", f"{summary.snapshots:,}"),
         ("image sets", ", ".join(manifest.image_sets)),
         *([("merged from", sources(manifest))] if manifest.sources else []),
-        ("made by", f"{made_by(manifest)}, seed {seeds(manifest)}"),
+        ("made by", f"{made_by(manifest)}, {seeds(manifest)}"),
     ]
     if manifest.cost is not None and manifest.timing is not None:
         seconds = manifest.timing.seconds

@@ -28,8 +28,7 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
         ("snapshots", f"{summary.snapshots:,}, {bytes_text(summary.bytes)} of weights in {manifest.dtype}"),
         ("image sets", images),
         *([("merged from", sources(manifest))] if manifest.sources else []),
-        ("made by", made_by(manifest)),
-        ("seed", seeds(manifest)),
+        ("made by", f"{made_by(manifest)}, {seeds(manifest)}"),
         (
             "test accuracy",
             f"best {100 * summary.everything.best:.1f} %, median {100 * summary.everything.median:.1f} %",
@@ -46,16 +45,18 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
 
 def made_by(manifest: Manifest) -> str:
     """What trained the members."""
-    return _listed([f"wse {run.wse_version}, {run.backend} backend in {run.precision}" for run in manifest.runs])
+    versions = _listed([f"wse {run.wse_version}" for run in manifest.runs])
+    return f"{versions}, {_listed([f'{run.backend} backend in {run.precision}' for run in manifest.runs])}"
 
 
 def seeds(manifest: Manifest) -> str:
-    """The seed of the population, or those of the runs that were merged."""
-    return _listed([str(run.seed) for run in manifest.runs])
+    """The seed of the population, or those of the runs that were merged, in words."""
+    distinct = {run.seed for run in manifest.runs}
+    return f"seed{'s' if len(distinct) > 1 else ''} {_listed([str(run.seed) for run in manifest.runs])}"
 
 
 def seeds_in_common(manifest: Manifest) -> str:
-    """Seeds that several of the merged runs had; empty if there is none."""
+    """Seeds that several of the merged runs had, with commas between; empty if there are none."""
     counts = Counter(run.seed for run in manifest.runs)
     return _listed([str(seed) for seed, count in counts.items() if count > 1])
 

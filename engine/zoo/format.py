@@ -312,7 +312,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedError(path, f"it is not JSON ({error})") from error
     if head.format_version > FORMAT_VERSION:
         raise WseError(
-            f"{path} has format {head.format_version}, this wse {_reads()}: update wse, and read it again"
+            f"{path} has format {head.format_version}, this wse reads formats 1 to {FORMAT_VERSION}: update wse, "
+            "and read it again"
         )
     unsigned = content.replace(_checksum_entry(head.checksum), _checksum_entry(_NO_CHECKSUM), 1)
     if head.checksum != hashlib.sha256(unsigned).hexdigest():
@@ -327,10 +328,6 @@ def read_manifest(folder: Path) -> Manifest:
 def canonical_json(data: Any) -> bytes:
     """The one JSON text of ``data`` that checksums are taken of: sorted keys, no spaces."""
     return msgspec.json.encode(data, order="sorted")
-
-
-def _reads() -> str:
-    return "reads format 1" if FORMAT_VERSION == 1 else f"reads formats 1 to {FORMAT_VERSION}"
 
 
 def _for_people(value: Any, indent: str = "") -> str:
