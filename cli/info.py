@@ -44,7 +44,7 @@ def info(
 
 
 def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
-    from wse.engine.report import made_by, seeds, sources
+    from wse.engine.report import origin
 
     counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
     sizes = sorted(entry.size for entry in manifest.architectures.values())
@@ -55,8 +55,7 @@ def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}"),
         ("image sets", ", ".join(manifest.image_sets)),
-        *([("merged from", sources(manifest))] if manifest.sources else []),
-        ("made by", f"{made_by(manifest)}, {seeds(manifest)}"),
+        *origin(manifest),
     ]
     if manifest.cost is not None and manifest.timing is not None:
         seconds = manifest.timing.seconds

@@ -1,7 +1,7 @@
 """What a zoo holds, for people: summaries, pictures and an offline page."""
 
 from .curves import draw_learning_curves
-from .facts import made_by, seeds, seeds_in_common, sources
+from .facts import origin, seeds_in_common, sources
 from .page import write_report
 from .summary import Group, Summary, summarize
 
@@ -9,8 +9,7 @@ __all__ = [
     "Group",
     "Summary",
     "draw_learning_curves",
-    "made_by",
-    "seeds",
+    "origin",
     "seeds_in_common",
     "sources",
     "summarize",

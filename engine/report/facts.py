@@ -27,8 +27,7 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}, {bytes_text(summary.bytes)} of weights in {manifest.dtype}"),
         ("image sets", images),
-        *([("merged from", sources(manifest))] if manifest.sources else []),
-        ("made by", f"{made_by(manifest)}, {seeds(manifest)}"),
+        *origin(manifest),
         (
             "test accuracy",
             f"best {100 * summary.everything.best:.1f} %, median {100 * summary.everything.median:.1f} %",
@@ -43,16 +42,15 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
     return shown
 
 
-def made_by(manifest: Manifest) -> str:
-    """What trained the members."""
+def origin(manifest: Manifest) -> list[tuple[str, str]]:
+    """(name, words) of what the members come from: the run, or the zoos that were merged and their runs."""
     versions = _listed([f"wse {run.wse_version}" for run in manifest.runs])
-    return f"{versions}, {_listed([f'{run.backend} backend in {run.precision}' for run in manifest.runs])}"
-
-
-def seeds(manifest: Manifest) -> str:
-    """The seed of the population, or those of the runs that were merged, in words."""
-    distinct = {run.seed for run in manifest.runs}
-    return f"seed{'s' if len(distinct) > 1 else ''} {_listed([str(run.seed) for run in manifest.runs])}"
+    backends = _listed([f"{run.backend} backend in {run.precision}" for run in manifest.runs])
+    return [
+        *([("merged from", sources(manifest))] if manifest.sources else []),
+        ("made by", f"{versions}, {backends}"),
+        ("seeds" if len(manifest.runs) > 1 else "seed", _listed([str(run.seed) for run in manifest.runs])),
+    ]
 
 
 def seeds_in_common(manifest: Manifest) -> str:
