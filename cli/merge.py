@@ -22,7 +22,6 @@ def merge(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of errors.")] = False,
 ) -> None:
     """Make one zoo out of several, such as those of several machines, with the same weights."""
-    from wse.engine.report import seeds_in_common, sources
     from wse.engine.zoo import merge_zoos
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has been copied is cleared away
@@ -35,6 +34,8 @@ def merge(
         result: dict[str, Any] = {"zoo": str(out), "models": manifest.models, "counts": manifest.counts}
         typer.echo(json.dumps({**result, "bytes": size, "sources": len(manifest.sources)}, indent=2))
         return
+    from wse.engine.report import seeds_in_common, sources
+
     if not quiet and (shared := seeds_in_common(manifest)):
         print(f"seed {shared} made several of these zoos: their members are not independent", file=sys.stderr)
     typer.echo(f"{out}: {manifest.models:,} members of {sources(manifest)}, {bytes_text(size)} of weights")

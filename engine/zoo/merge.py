@@ -56,6 +56,7 @@ def merge_zoos(
     shards = list(joined_shards(parts))
     members = joined_members(parts, {(part.first, entry.file): file for part, entry, file in shards})
     _check_twins(parts, members)
+    tables = {MEMBERS_FILE: members, SNAPSHOTS_FILE: joined_snapshots(parts)}
     total = sum(entry.bytes for _, entry, _ in shards)
     done = 0
 
@@ -73,7 +74,6 @@ def merge_zoos(
         for part, entry, file in shards:
             source = part.zoo.folder / SHARD_FOLDER / entry.file
             entries.append(copy_shard(source, entry, target / file, ids[part.first], copied))
-        tables = {MEMBERS_FILE: members, SNAPSHOTS_FILE: joined_snapshots(parts)}
         manifest = msgspec.structs.replace(
             joined_manifest(parts),
             shards=tuple(entries),
