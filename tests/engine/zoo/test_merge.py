@@ -73,6 +73,8 @@ def test_members_are_those_of_the_sources(zoos: list[Zoo], tmp_path: Path) -> No
     assert whole.verify() == []
     assert list(whole) == list(range(24))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["whole"]
+    files = sorted(path.name for path in whole.folder.iterdir())
+    assert files == ["members.parquet", "shards", "snapshots.parquet", "zoo.json"]
     for number, zoo in enumerate(zoos):
         for member in zoo:
             here, there = whole[8 * number + member], zoo[member]
@@ -118,10 +120,13 @@ def test_the_manifest_sums_up(zoos: list[Zoo], tmp_path: Path) -> None:
 
 
 def test_a_merged_zoo_merges_to_the_same_as_its_sources(zoos: list[Zoo], tmp_path: Path) -> None:
-    pair = merged(zoos[:2], tmp_path / "pair")
-    at_once = merged(zoos, tmp_path / "at-once")
-    by_steps = merged([pair, zoos[2]], tmp_path / "by-steps")
-    assert contents(by_steps.folder) == contents(at_once.folder)
+    one, two, three = zoos
+    pair = merged([one, two], tmp_path / "pair")
+    for number, (by_steps, at_once) in enumerate([([pair, three], zoos), ([three, pair], [three, one, two])]):
+        found = merged(by_steps, tmp_path / f"by-steps-{number}")
+        wanted = merged(at_once, tmp_path / f"at-once-{number}")
+        assert contents(found.folder) == contents(wanted.folder)
+        assert found.verify() == []
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
