@@ -1,7 +1,17 @@
 """What a zoo holds, for people: summaries, pictures and an offline page."""
 
 from .curves import draw_learning_curves
+from .facts import origin, seeds_in_common, sources
 from .page import write_report
 from .summary import Group, Summary, summarize
 
-__all__ = ["Group", "Summary", "draw_learning_curves", "summarize", "write_report"]
+__all__ = [
+    "Group",
+    "Summary",
+    "draw_learning_curves",
+    "origin",
+    "seeds_in_common",
+    "sources",
+    "summarize",
+    "write_report",
+]

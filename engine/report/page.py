@@ -15,14 +15,13 @@ from ..files import atomic_write
 from ..meta import Study, find_studies
 from ..text import seconds_text
 from ..zoo import Zoo
-from .facts import command, facts, space_toml
+from .facts import commands, facts, space_files
 from .figure import Figure, data_link
 from .figures import embedding_figures, population_figures, study_figures
 from .figures.fits import by_model, fits_figure
 from .standalone import standalone, swatch
 from .templates import render as fill
 
-SPACE_FILE = "space.toml"
 # A table that is longer is not put into the page as well: it stands in the folder alone.
 MOST_EMBEDDED = 60_000
 
@@ -60,10 +59,10 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
     folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
     _check_writable(folder)
     parts = sections(zoo, embedding=embedding)
-    space = space_toml(zoo.manifest.space)
-    html = render(zoo, parts, folder.name, space)
+    spaces = space_files(zoo.manifest)
+    html = render(zoo, parts, folder.name, spaces)
     try:
-        for name, content in _files(parts, space).items():
+        for name, content in _files(parts, spaces).items():
             with atomic_write(folder / name) as file:
                 file.write(content.encode())
         with atomic_write(page) as file:
@@ -131,14 +130,13 @@ def study_notes(study: Study) -> list[str]:
     ]
 
 
-def render(zoo: Zoo, parts: list[Section], folder: str, space: str) -> str:
+def render(zoo: Zoo, parts: list[Section], folder: str, spaces: dict[str, str]) -> str:
     """The HTML of the page."""
     context: dict[str, Any] = {
         "title": zoo.folder.resolve().name,
         "facts": facts(zoo),
-        "command": command(zoo.manifest, f"{folder}/{SPACE_FILE}"),
-        "space_link": data_link(space, "text/plain"),
-        "space_file": SPACE_FILE,
+        "commands": commands(zoo.manifest, [f"{folder}/{name}" for name in spaces]),
+        "space_links": {name: data_link(space, "text/plain") for name, space in spaces.items()},
         "sections": parts,
         "folder": folder,
         "version": version("wse"),
@@ -163,8 +161,8 @@ def _csv_link(figure: Figure, folder: str) -> str:
     return data_link(content, "text/csv") if len(content) <= MOST_EMBEDDED else f"{folder}/{figure.name}.csv"
 
 
-def _files(parts: list[Section], space: str) -> dict[str, str]:
-    files = {SPACE_FILE: space}
+def _files(parts: list[Section], spaces: dict[str, str]) -> dict[str, str]:
+    files = dict(spaces)
     for part in parts:
         figures = (*part.figures, *([part.fits] if part.fits else []))
         files |= {f"{figure.name}.csv": figure.csv() for figure in figures}

@@ -10,7 +10,9 @@ from .format import (
     Dtype,
     ImageSetEntry,
     Manifest,
+    RunEntry,
     ShardEntry,
+    SourceEntry,
     TableEntry,
     TensorEntry,
     Timing,
@@ -18,6 +20,7 @@ from .format import (
 )
 from .integrity import DamagedError, saving
 from .items import Items
+from .merge import merge_zoos
 from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_shards
 from .reader import Zoo, ZooMember
@@ -42,10 +45,12 @@ __all__ = [
     "MemberResult",
     "Positions",
     "Problem",
+    "RunEntry",
     "Shard",
     "ShardEntry",
     "ShardPlan",
     "Snapshot",
+    "SourceEntry",
     "Status",
     "TableEntry",
     "TensorEntry",
@@ -56,6 +61,7 @@ __all__ = [
     "find_problems",
     "fit_positions",
     "growth",
+    "merge_zoos",
     "plan_shards",
     "read_manifest",
     "remove_zoo",

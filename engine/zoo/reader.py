@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError, WseError
 from ..nets import Layout
-from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, ShardEntry, read_manifest
+from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, RunEntry, ShardEntry, read_manifest
 from .integrity import DamagedError
 from .items import Items
 from .journal import Journal
@@ -86,7 +86,8 @@ class Zoo:
         Raises:
             WseError: the table is missing or damaged.
         """
-        schema = members_schema(self.manifest.config_types, self.manifest.labels)
+        merged = bool(self.manifest.sources)
+        schema = members_schema(self.manifest.config_types, self.manifest.labels, merged=merged)
         return read_table(self.folder / MEMBERS_FILE, self.manifest.tables[MEMBERS_FILE], schema)
 
     @cached_property
@@ -139,6 +140,28 @@ class Zoo:
                 f"{self.ids.min(initial=0)} and {self.ids.max(initial=0)}"
             )
         return ZooMember(self, self.members.slice(row, 1).to_pylist()[0])
+
+    def by_run(
+        self, members: NDArray[np.int64]
+    ) -> Iterator[tuple[RunEntry, NDArray[np.int64], NDArray[np.int64]]]:
+        """What makes members again, run by run; only a merged zoo has more than one.
+
+        Args:
+            members: ids, ascending.
+
+        Yields:
+            A run, the ids of its members here, and their ids in the run.
+        """
+        runs = self.manifest.runs
+        if not self.manifest.sources:
+            yield runs[0], members, members
+            return
+        rows = np.searchsorted(self.ids, members)
+        numbers_here = numbers(self.members["source.number"])[rows]
+        ids_there = numbers(self.members["source.id"])[rows]
+        for number in np.unique(numbers_here):
+            here = numbers_here == number
+            yield runs[number], members[here], ids_there[here]
 
     def items(
         self, *, snapshots: str | Sequence[int] | None = None, members: Sequence[int] | None = None

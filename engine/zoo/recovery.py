@@ -50,8 +50,9 @@ def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
     """Refuse to resume a run with another set-up; more members of the same are welcome.
 
     Raises:
-        UsageError: names the first differences, with both values.
+        UsageError: names the first differences, with both values; or the zoo was merged.
     """
+    there.the_run(folder, "gone on with")
     before, now = (msgspec.json.decode(canonical_json(manifest)) for manifest in (there, asked))
     grows = asked.models > there.models
     if grows:  # new members may bring image sets of the space that none had before

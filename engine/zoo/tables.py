@@ -23,6 +23,15 @@ from .records import FAITHFUL_METRICS, METRICS, MemberRecord, SnapshotRecord
 MEMBERS_FILE = "members.parquet"
 SNAPSHOTS_FILE = "snapshots.parquet"
 CONFIG = "config."
+# What makes a member of a merged zoo again: the place of its run in ``sources``, its id there, and of that run
+# what a member's bits depend on.
+SOURCE_COLUMNS: Mapping[str, pa.DataType] = {
+    "source.number": pa.int64(),
+    "source.id": pa.int64(),
+    "source.seed": pa.uint64(),
+    "source.backend": pa.string(),
+    "source.precision": pa.string(),
+}
 
 _TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
@@ -37,7 +46,7 @@ def outcomes(labels: Labels) -> tuple[str, ...]:
     return (*METRICS, "generalization_gap", *(FAITHFUL_METRICS if labels == "faithful" else ()))
 
 
-def members_schema(config_types: Mapping[str, ConfigType], labels: Labels) -> pa.Schema:
+def members_schema(config_types: Mapping[str, ConfigType], labels: Labels, *, merged: bool = False) -> pa.Schema:
     """Columns of the members table; the set-up stands in ``config.*`` columns in alphabetical order."""
     return pa.schema(
         [
@@ -55,6 +64,7 @@ def members_schema(config_types: Mapping[str, ConfigType], labels: Labels) -> pa
             ("samples_trained", pa.int64()),
             ("samples_evaluated", pa.int64()),
             ("seconds", pa.float64()),
+            *(SOURCE_COLUMNS.items() if merged else ()),
         ]
     )
 

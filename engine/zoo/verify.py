@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import WseError
 from .format import LOCK_FILE, LOG_FILE, MANIFEST_FILE, SHARD_FOLDER, STUDIES_FOLDER
 from .integrity import DamagedError, file_problem
-from .tables import MEMBERS_FILE, SNAPSHOTS_FILE
+from .tables import MEMBERS_FILE, SNAPSHOTS_FILE, SOURCE_COLUMNS
 
 if TYPE_CHECKING:
     from .reader import Zoo
@@ -51,6 +51,7 @@ def find_problems(zoo: Zoo) -> list[Problem]:
     if not any(zoo.folder / name in broken for name in zoo.manifest.tables):
         try:
             problems += _disagreements(zoo, broken)
+            problems += _wrong_sources(zoo)
         except WseError as error:
             problems.append(Problem.of(error, zoo.folder))
     return problems
@@ -113,3 +114,24 @@ def _disagreements(zoo: Zoo, broken: set[Path]) -> Iterator[Problem]:
         if counts[member["id"]] != member["snapshots"]:
             text = f"member {member['id']} has {counts[member['id']]} rows"
             yield Problem(file=zoo.folder / SNAPSHOTS_FILE, text=text)
+
+
+def _wrong_sources(zoo: Zoo) -> Iterator[Problem]:
+    """Members of a merged zoo that are not of the source they name, or that another one is already."""
+    sources = zoo.manifest.sources
+    if not sources:
+        return
+    seen = set()
+    for row in zoo.members.select(["id", *SOURCE_COLUMNS]).to_pylist():
+        number, member = place = row["source.number"], row["source.id"]
+        told = row["source.seed"], row["source.backend"], row["source.precision"]
+        source = sources[number] if number in range(len(sources)) else None
+        if (
+            source is None
+            or member not in range(source.models)
+            or told != (source.seed, source.backend, source.precision)
+            or place in seen
+        ):
+            text = f"member {row['id']} is not a member of the source that it names"
+            yield Problem(file=zoo.folder / MEMBERS_FILE, text=text)
+        seen.add(place)

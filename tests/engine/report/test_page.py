@@ -21,7 +21,7 @@ from wse.cli.main import app
 from wse.engine.errors import UsageError, WseError
 from wse.engine.meta import write_study
 from wse.engine.report import write_report
-from wse.engine.report.facts import command, space_toml
+from wse.engine.report.facts import commands, space_toml
 from wse.engine.report.figures import embedding, embedding_figures, study_figures
 from wse.engine.report.figures.scores import is_baseline
 from wse.engine.report.page import sections
@@ -264,7 +264,7 @@ def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path,
     assert Space.load(file=space) == Space.from_config(studied_zoo.manifest.space)
     (tmp_path / "report-data").mkdir()
     (tmp_path / "report-data" / "space.toml").write_bytes(space.read_bytes())
-    words = command(studied_zoo.manifest, "report-data/space.toml")
+    (words,) = commands(studied_zoo.manifest, ["report-data/space.toml"])
     assert words in page.read_text()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(words)[1:])
