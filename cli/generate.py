@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .output import INTERRUPTED, bytes_text, count_text, percent_text, seconds_text
+from .progress import execute
 
 if TYPE_CHECKING:
     from wse.engine.train import Estimate, Run
@@ -91,7 +91,7 @@ def generate(
         _print_plan(run, estimate(run), as_json=as_json, verbose=verbose)
         run.check_disk()
         return
-    complete = _execute(run, quiet=quiet or as_json)
+    complete = execute(run, quiet=quiet or as_json)
     if complete:
         _print_result(run, as_json=as_json)
         return
@@ -103,25 +103,6 @@ def generate(
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
-
-
-def _execute(run: Run, *, quiet: bool) -> bool:
-    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
-    from .progress import ProgressDisplay
-
-    def stop(_signal: int, _frame: Any) -> None:
-        if run.is_stopping:
-            raise KeyboardInterrupt
-        run.stop()
-        print("\nstopping; once more to leave at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with ProgressDisplay(run, quiet=quiet):
-            return run.execute()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -> None:

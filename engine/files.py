@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has the name of one that ``atomic_write`` was writing when its process was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
 def sync_folder(folder: Path) -> None:

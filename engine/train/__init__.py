@@ -1,11 +1,13 @@
 """Training: the plan, packs, schedules, early stopping, and the backends behind one seam."""
 
+from .again import regeneration_problems
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
 from .estimate import Estimate, estimate
 from .health import label_problems
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
+from .repair import RepairPlan, plan_repair, repair
 from .run import Run
 from .split import PARTS, Part, Split
 from .trainer import Trainer
@@ -27,6 +29,7 @@ __all__ = [
     "Plan",
     "Progress",
     "ReferenceBackend",
+    "RepairPlan",
     "Run",
     "Split",
     "Trainer",
@@ -34,5 +37,8 @@ __all__ = [
     "estimate",
     "label_problems",
     "make_plan",
+    "plan_repair",
+    "regeneration_problems",
+    "repair",
     "resolve_options",
 ]

@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import WseError
 
 LOG_FILE = "log.jsonl"
+# What the event of a member tells of it: with its set-up and its snapshots, all that the members table holds.
+LOGGED = ("status", "epochs", "steps", "predicted_classes", "samples_trained", "samples_evaluated", "seconds")
 
 
 class Log:

@@ -1,4 +1,4 @@
-"""What ``zoo.json`` says of a run before it has begun."""
+"""What is settled of a zoo before its run begins: what ``zoo.json`` says, and where each member goes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from importlib.metadata import version
 
 from ..data import ImageSet
 from ..nets import Layout
-from ..space import Member, arrow_types
-from ..zoo import ArchitectureEntry, ImageSetEntry, Manifest
+from ..space import Member, Settings, arrow_types
+from ..zoo import ArchitectureEntry, ImageSetEntry, Manifest, ShardPlan, plan_shards
 from .backend import Backend
 from .options import Options
+from .plan import BYTES_PER_VALUE
+from .schedule import snapshot_count
 
 
 def manifest_of(
@@ -32,7 +34,7 @@ def manifest_of(
             **{name: version(name) for name in ("numpy", "safetensors", "torch")},
         },
         seed=options.seed,
-        models=options.models,
+        models=len(members),
         space=options.space.to_config(),
         labels="faithful" if options.faithful else "eval",
         backend=backend.name,
@@ -53,3 +55,21 @@ def manifest_of(
         },
         config_types=arrow_types(),
     )
+
+
+def shard_plans(members: Sequence[Member], settings: Settings, dtype: str) -> list[ShardPlan]:
+    """Which member goes into which row of which shard.
+
+    Args:
+        members: the population.
+        settings: of its space.
+        dtype: of the stored weights.
+    """
+    most_snapshots = max(
+        snapshot_count(settings.snapshots, epochs) for epochs in {member.setup.epochs for member in members}
+    )
+    member_bytes = {
+        architecture.name: most_snapshots * Layout(architecture).size * BYTES_PER_VALUE[dtype]
+        for architecture in {member.architecture for member in members}
+    }
+    return plan_shards(((member.id, member.architecture.name) for member in members), member_bytes)

@@ -24,17 +24,16 @@ from ..zoo import (
     ShardPlan,
     Timing,
     ZooWriter,
-    plan_shards,
     remove_zoo,
 )
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
 from .checkpoints import Checkpoints
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
-from .log import Log
-from .manifest import manifest_of
+from .log import LOGGED, Log
+from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
-from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
-from .schedule import held_snapshots, snapshot_count
+from .plan import PackPlan, Plan, make_plan
+from .schedule import held_snapshots
 from .split import Split
 from .trainer import Trainer, Work
 
@@ -49,6 +48,7 @@ class Run:
     Args:
         options: what to make.
         backend: what computes; if none is given, the one that ``options.device`` names.
+        shards: to be filled, if not the whole population is to be trained but only the members of these.
 
     Attributes:
         members: the population.
@@ -62,14 +62,18 @@ class Run:
         WseError: an image set is damaged.
     """
 
-    def __init__(self, options: Options, backend: Backend | None = None) -> None:
+    def __init__(
+        self, options: Options, backend: Backend | None = None, *, shards: Sequence[ShardPlan] | None = None
+    ) -> None:
         started = time.perf_counter()
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
         self.workers = self.backend.workers or options.threads or cores()
         self._stop = threading.Event()
         settings = options.space.settings
-        self.members = options.space.members(options.seed, range(options.models))
+        ids = range(options.models) if shards is None else sorted(i for plan in shards for i in plan.members)
+        self.members = options.space.members(options.seed, ids)
+        self._given_shards = shards
         names = sorted({member.setup.dataset for member in self.members})
         self.image_sets: dict[str, ImageSet] = {name: load(name, data_dir=options.data_dir) for name in names}
         self.context = Context(
@@ -134,7 +138,7 @@ class Run:
         accuracies = tuple(self._accuracies)
         return Progress(
             members=self._earlier + len(accuracies),
-            total=self.options.models,
+            total=len(self.members),
             training_images=sum(work.training_images for work in works),
             flops=sum(work.flops for work in works),
             planned_flops=self.plan.total("flops") - sum(work.earlier_flops for work in works),
@@ -181,7 +185,7 @@ class Run:
             log = Log(self.options.folder)
             log.write(
                 "start",
-                models=self.options.models,
+                models=len(self.members),
                 finished=self._earlier,
                 workers=self.workers,
                 backend=self.backend.name,
@@ -196,7 +200,7 @@ class Run:
             self._seconds["opening"] = time.perf_counter() - started
             self._train(writer, log)
             taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
-            if len(writer.finished) < self.options.models:
+            if len(writer.finished) < len(self.members):
                 log.write("stop", members=len(writer.finished), seconds=taken)
                 return False
             self._checkpoints.remove()
@@ -236,19 +240,10 @@ class Run:
         return manifest_of(self.options, self.backend, self.members, self.image_sets)
 
     @cached_property
-    def _shards(self) -> list[ShardPlan]:
-        most_snapshots = max(
-            snapshot_count(self.context.settings.snapshots, epochs)
-            for epochs in {member.setup.epochs for member in self.members}
-        )
-        snapshot_bytes = {
-            name: entry.size * BYTES_PER_VALUE[self.options.dtype]
-            for name, entry in self._manifest.architectures.items()
-        }
-        return plan_shards(
-            ((member.id, member.architecture.name) for member in self.members),
-            {name: most_snapshots * size for name, size in snapshot_bytes.items()},
-        )
+    def _shards(self) -> Sequence[ShardPlan]:
+        if self._given_shards is not None:
+            return self._given_shards
+        return shard_plans(self.members, self.context.settings, self.options.dtype)
 
     def _train(self, writer: ZooWriter, log: Log) -> None:
         """Workers train, this thread stores; on an error or an interrupt the workers end before it goes on."""
@@ -356,10 +351,8 @@ class Run:
             "member",
             id=result.id,
             architecture=result.architecture,
-            status=result.status,
-            epochs=result.epochs,
+            **{name: getattr(result, name) for name in LOGGED},
             test_accuracy=last.test_accuracy,
-            seconds=result.seconds,
         )
         self._accuracies.append(last.test_accuracy)
         self._counts[result.status] += 1

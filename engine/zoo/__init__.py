@@ -4,6 +4,8 @@ from .format import (
     CHECKPOINT_FOLDER,
     FORMAT_VERSION,
     LOG_FILE,
+    REPAIR_FOLDER,
+    SHARD_FOLDER,
     STUDIES_FOLDER,
     ArchitectureEntry,
     Cost,
@@ -16,10 +18,11 @@ from .format import (
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError, saving
+from .integrity import DamagedError, file_problem, saving
 from .items import Items
+from .lock import Lock
 from .normalising import Positions, fit_positions
-from .plan import ShardPlan, plan_shards
+from .plan import ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .shards import Shard, write_shard
@@ -30,6 +33,8 @@ __all__ = [
     "CHECKPOINT_FOLDER",
     "FORMAT_VERSION",
     "LOG_FILE",
+    "REPAIR_FOLDER",
+    "SHARD_FOLDER",
     "STUDIES_FOLDER",
     "ArchitectureEntry",
     "Cost",
@@ -37,6 +42,7 @@ __all__ = [
     "Dtype",
     "ImageSetEntry",
     "Items",
+    "Lock",
     "Manifest",
     "MemberResult",
     "Positions",
@@ -52,8 +58,10 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "file_problem",
     "find_problems",
     "fit_positions",
+    "plan_checksum",
     "plan_shards",
     "read_manifest",
     "remove_zoo",

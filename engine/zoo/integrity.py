@@ -18,7 +18,7 @@ def saving(path: Path) -> Iterator[None]:
     except OSError as error:
         raise WseError(
             f"cannot write {path}: {error.strerror or error}; "
-            "put that right, then go on with `wse generate --resume` and the same --out"
+            "put that right, then give the same command again (`wse generate` with --resume)"
         ) from error
 
 
