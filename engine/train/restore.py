@@ -165,7 +165,7 @@ def _stored(zoo: Zoo, population: Population) -> Iterator[list[tuple[Member, lis
     for plan in population.shards:
         shard = zoo.shard(plan.file)
         yield [
-            (members[id_], [shard.read(row, snapshot) for snapshot in range(shard.snapshots[row])])
+            (members[id_], [shard.read(row, snapshot).copy() for snapshot in range(shard.snapshots[row])])
             for row, id_ in enumerate(plan.members)
         ]
 
