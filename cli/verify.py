@@ -129,7 +129,7 @@ def _print_problems(folder: Path, problems: list[Problem], plan: RepairPlan | No
     if plan is None:  # zoo.json itself
         typer.echo("restore it from a copy, or make the zoo again")
     elif plan.beyond:
-        typer.echo("what it cannot mend:")
+        typer.echo("what --repair cannot mend:")
         for problem in plan.beyond:
             typer.echo(f"  {problem}")
 
