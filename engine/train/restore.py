@@ -15,13 +15,13 @@ import numpy as np
 from ..data.search import DataDir
 from ..machine import cores
 from ..space import Member, Space
-from ..zoo import Zoo
+from ..zoo import LOG_FILE, Zoo
 from ..zoo.records import MemberRecord, SnapshotRecord
 from ..zoo.shards import Float32
 from ..zoo.tables import MEMBERS_FILE, SNAPSHOTS_FILE, members_table, outcomes, snapshots_table, table_bytes
 from .again import Population, load_images
 from .backend import Backend, Context
-from .log import LOG_FILE, LOGGED
+from .log import LOGGED
 from .measuring import measured_snapshots, measurements
 from .options import backend_for
 from .schedule import SnapshotKeeper
