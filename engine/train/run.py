@@ -29,6 +29,7 @@ from ..zoo import (
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
 from .checkpoints import Checkpoints
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
+from .limits import check_limits
 from .log import LOGGED, Log
 from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
@@ -175,6 +176,7 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
+        check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
         if not self.options.resume:
             self.check_disk()  # before a folder is made
         with closing(self._open_writer()) as writer:
