@@ -25,9 +25,8 @@ def few_files() -> Iterator[int]:
 
 
 def options(space, folder: Path, **changes) -> Options:
-    return Options(
-        **{"space": space, "models": 3, "folder": folder, "threads": 1, "device": "reference", **changes}
-    )
+    given = {"models": 3, "threads": 1, "device": "reference", **changes}
+    return Options(space=space, folder=folder, **given)
 
 
 def test_too_few_files(tiny_space, tmp_path: Path, few_files: int) -> None:
