@@ -3,8 +3,8 @@
     python benchmarks/many_members.py [--models 20000] [--folder FOLDER] [--busy]
 
 Trains the smallest networks of the small-cnn family on a few digits for an epoch each, so that storing them is
-most of the work. The run is stopped when 99 % are stored, gone on with, and the zoo is read. Prints a table of figures
-beside their goals. ``--busy`` marks them as taken beside other work, which makes the times worthless.
+most of the work. The run is stopped when 99 % are stored, gone on with, and the zoo is read. Prints a table of
+figures beside their goals. ``--busy`` marks them as taken beside other work, which makes the times worthless.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a zoo holds, for people: summaries, pictures and an offline page.
 
-What is named here is imported when it is asked for: the page needs all that studies need, and ``wse info`` does not.
+What is named here is imported when it is asked for: the page needs all that studies need, and ``wse info`` does
+not.
 """
 
 from __future__ import annotations
