@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .forecast import measured, print_plan
 from .output import INTERRUPTED, percent_text, seconds_of, seconds_text
+from .progress import execute
 
 if TYPE_CHECKING:
     from wse.engine.train import Estimate, Run
@@ -110,7 +110,7 @@ def generate(
         print_plan(run, estimated, as_json=as_json, verbose=verbose)
         run.check_disk()
         return
-    complete = _execute(run, quiet=silent)
+    complete = execute(run, quiet=silent)
     if complete:
         _print_result(run, estimated, as_json=as_json)
         return
@@ -122,25 +122,6 @@ def generate(
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
-
-
-def _execute(run: Run, *, quiet: bool) -> bool:
-    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
-    from .progress import ProgressDisplay
-
-    def stop(_signal: int, _frame: Any) -> None:
-        if run.is_stopping:
-            raise KeyboardInterrupt
-        run.stop()
-        print("\nstopping; once more to leave at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with ProgressDisplay(run, quiet=quiet):
-            return run.execute()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Training: the plan, packs, schedules, early stopping, and the backends behind one seam."""
 
+from .again import regeneration_problems
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
 from .budget import fit_space
 from .estimate import Estimate, Speed, measure_speed
@@ -7,6 +8,7 @@ from .health import label_problems
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
+from .repair import RepairPlan, plan_repair, repair
 from .run import Run
 from .split import PARTS, Part, Split
 from .trainer import Trainer
@@ -28,6 +30,7 @@ __all__ = [
     "Plan",
     "Progress",
     "ReferenceBackend",
+    "RepairPlan",
     "Run",
     "Speed",
     "Split",
@@ -37,5 +40,8 @@ __all__ = [
     "label_problems",
     "make_plan",
     "measure_speed",
+    "plan_repair",
+    "regeneration_problems",
+    "repair",
     "resolve_options",
 ]

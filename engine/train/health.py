@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from wse.kernels.inputs import gather
 
-from ..data import load
 from ..data.search import DataDir
 from ..errors import UsageError, WseError
 from ..space import Member, Space
-from ..zoo import Manifest, Problem, Zoo, ZooMember
+from ..zoo import Problem, Zoo, ZooMember
 from ..zoo.tables import MEMBERS_FILE, numbers
+from .again import load_images
 from .backend import Context
 from .split import Split
 
@@ -68,7 +68,10 @@ def label_problems(zoo: Zoo, count: int, *, seed: int | None = None, data_dir: D
         sets = sorted({member.setup.dataset for member in members})
         context = Context(
             settings=space.settings,
-            splits={name: _split(name, manifest, run.seed, space, data_dir) for name in sets},
+            splits={
+                name: Split.make(load_images(name, manifest, data_dir), seed=run.seed, settings=space.settings)
+                for name in sets
+            },
             should_stop=lambda: False,
         )
         for here, member in zip(ids.tolist(), members, strict=True):
@@ -79,13 +82,6 @@ def label_problems(zoo: Zoo, count: int, *, seed: int | None = None, data_dir: D
             else:
                 problems += [Problem(file=table, text=f"member {here}: {text}") for text in texts]
     return problems
-
-
-def _split(name: str, manifest: Manifest, seed: int, space: Space, data_dir: DataDir) -> Split:
-    images = load(name, data_dir=data_dir)
-    if name not in manifest.image_sets or images.sha256 != manifest.image_sets[name].sha256:
-        raise WseError(f"the image set {name} is not the one the zoo was made with: give the other by --data-dir")
-    return Split.make(images, seed=seed, settings=space.settings)
 
 
 def _differences(stored: ZooMember, member: Member, context: Context) -> Iterator[str]:

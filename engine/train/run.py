@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import pairwise
 
 from ..data import ImageSet, load
 from ..errors import WseError
@@ -26,17 +25,17 @@ from ..zoo import (
     Timing,
     ZooWriter,
     growth,
-    plan_shards,
     remove_zoo,
 )
 from .backend import Backend, Context, DeviceMemoryError, Interrupted
 from .checkpoints import Checkpoints
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
-from .log import Log
-from .manifest import manifest_of
+from .limits import check_limits
+from .log import LOGGED, Log
+from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
-from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
-from .schedule import held_snapshots, snapshot_count
+from .plan import PackPlan, Plan, make_plan
+from .schedule import held_snapshots
 from .split import Split
 from .trainer import Trainer, Work
 
@@ -51,6 +50,7 @@ class Run:
     Args:
         options: what to make.
         backend: what computes; if none is given, the one that ``options.device`` names.
+        shards: to be filled, if not the whole population is to be trained but only the members of these.
 
     Attributes:
         members: the population.
@@ -65,7 +65,9 @@ class Run:
         WseError: an image set is damaged.
     """
 
-    def __init__(self, options: Options, backend: Backend | None = None) -> None:
+    def __init__(
+        self, options: Options, backend: Backend | None = None, *, shards: Sequence[ShardPlan] | None = None
+    ) -> None:
         started = time.perf_counter()
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
@@ -73,7 +75,9 @@ class Run:
         self.estimated_seconds: float | None = None
         self._stop = threading.Event()
         settings = options.space.settings
-        self.members = options.space.members(options.seed, range(options.models))
+        ids = range(options.models) if shards is None else sorted(i for plan in shards for i in plan.members)
+        self.members = options.space.members(options.seed, ids)
+        self._given_shards = shards
         names = sorted({member.setup.dataset for member in self.members})
         self.image_sets: dict[str, ImageSet] = {name: load(name, data_dir=options.data_dir) for name in names}
         self.context = Context(
@@ -84,7 +88,7 @@ class Run:
             },
             should_stop=self._stop.is_set,
         )
-        self._grown_from = growth(options.folder, options.models) if options.resume else ()
+        self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self._make_plan(finished=())
         self._earlier = 0
         self._checkpoints: Checkpoints
@@ -139,7 +143,7 @@ class Run:
         accuracies = tuple(self._accuracies)
         return Progress(
             members=self._earlier + len(accuracies),
-            total=self.options.models,
+            total=len(self.members),
             training_images=sum(work.training_images for work in works),
             flops=sum(work.flops for work in works),
             planned_flops=self.plan.total("flops") - sum(work.earlier_flops for work in works),
@@ -176,6 +180,7 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
+        check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
         if not self.options.resume:
             self.check_disk()  # before a folder is made
         with closing(self._open_writer()) as writer:
@@ -186,7 +191,7 @@ class Run:
             log = Log(self.options.folder)
             log.write(
                 "start",
-                models=self.options.models,
+                models=len(self.members),
                 finished=self._earlier,
                 workers=self.workers,
                 backend=self.backend.name,
@@ -202,7 +207,7 @@ class Run:
             self._seconds["opening"] = time.perf_counter() - started
             self._train(writer, log)
             taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
-            if len(writer.finished) < self.options.models:
+            if len(writer.finished) < len(self.members):
                 log.write("stop", members=len(writer.finished), seconds=taken)
                 return False
             self._checkpoints.remove()
@@ -242,25 +247,10 @@ class Run:
         return manifest_of(self.options, self.backend, self.members, self.image_sets, grown_from=self._grown_from)
 
     @cached_property
-    def _shards(self) -> list[ShardPlan]:
-        snapshot_bytes = {
-            name: entry.size * BYTES_PER_VALUE[self.options.dtype]
-            for name, entry in self._manifest.architectures.items()
-        }
-        plans: list[ShardPlan] = []
-        # Members that were asked for later have shards of their own: finished ones are not written again.
-        for first, end in pairwise((0, *self._grown_from, self.options.models)):
-            members = self.members[first:end]
-            most_snapshots = max(
-                snapshot_count(self.context.settings.snapshots, epochs)
-                for epochs in {member.setup.epochs for member in members}
-            )
-            plans += plan_shards(
-                ((member.id, member.architecture.name) for member in members),
-                {name: most_snapshots * size for name, size in snapshot_bytes.items()},
-                after=plans,
-            )
-        return plans
+    def _shards(self) -> Sequence[ShardPlan]:
+        if self._given_shards is not None:
+            return self._given_shards
+        return shard_plans(self.members, self.context.settings, self.options.dtype, grown_from=self._grown_from)
 
     def _train(self, writer: ZooWriter, log: Log) -> None:
         """Workers train, this thread stores; on an error or an interrupt the workers end before it goes on."""
@@ -368,10 +358,8 @@ class Run:
             "member",
             id=result.id,
             architecture=result.architecture,
-            status=result.status,
-            epochs=result.epochs,
+            **{name: getattr(result, name) for name in LOGGED},
             test_accuracy=last.test_accuracy,
-            seconds=result.seconds,
         )
         self._accuracies.append(last.test_accuracy)
         self._counts[result.status] += 1

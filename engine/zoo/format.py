@@ -31,6 +31,8 @@ JOURNAL_FOLDER = "journal"
 _NO_CHECKSUM = "0" * 64
 # Who trains the members may keep here what has not ended; it is gone when the zoo is complete.
 CHECKPOINT_FOLDER = "checkpoints"
+# Who mends a damaged zoo makes here what is lost; it is gone when the zoo is whole.
+REPAIR_FOLDER = "repair"
 # Who trains the members may tell in this file how it went; the zoo does not depend on it.
 LOG_FILE = "log.jsonl"
 # Names the run that is writing the zoo; there is none when it is complete.

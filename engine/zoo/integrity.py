@@ -39,7 +39,7 @@ class UnwritableError(WseError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"cannot write {path}: {reason}; "
-            "put that right, then go on with `wse generate --resume` and the same --out"
+            "put that right, then give the same command again (`wse generate` with --resume)"
         )
         self.path = path
         self.reason = reason

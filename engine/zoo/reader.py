@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import UsageError, WseError
+from ..machine import open_files
 from ..nets import Layout
 from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, RunEntry, ShardEntry, read_manifest
 from .integrity import DamagedError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .normalising import Normalizing
     from .slices import SliceDataset
 
-# An open shard holds a file descriptor; systems allow as few as 256 of them.
+# An open shard holds a file descriptor: at most so many, and no more than a quarter of what the system allows.
 OPEN_SHARDS = 64
 
 
@@ -207,7 +208,7 @@ class Zoo:
             shard = self._open_shard(file)
             self._open[file] = shard
             self._verified[file] = shard.verified
-            if len(self._open) > OPEN_SHARDS:
+            if len(self._open) > max(min(OPEN_SHARDS, open_files() // 4), 1):
                 self._open.popitem(last=False)
         self._open.move_to_end(file)
         return shard

@@ -169,12 +169,17 @@ def write_table(path: Path, table: pa.Table) -> TableEntry:
     Raises:
         WseError: the file cannot be written.
     """
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content = sink.getvalue()
+    content = table_bytes(table)
     with saving(path), atomic_write(path) as file:
         file.write(content)
-    return TableEntry(rows=table.num_rows, bytes=content.size, sha256=hashlib.sha256(content).hexdigest())
+    return TableEntry(rows=table.num_rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def read_table(path: Path, entry: TableEntry, schema: pa.Schema) -> pa.Table:

@@ -25,6 +25,7 @@ from .format import (
     LOCK_FILE,
     LOG_FILE,
     MANIFEST_FILE,
+    REPAIR_FOLDER,
     SHARD_FOLDER,
     STUDIES_FOLDER,
     ConfigType,
@@ -366,7 +367,7 @@ def remove_zoo(folder: Path) -> None:
 
 def _remove_files(folder: Path) -> None:
     with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, STUDIES_FOLDER):
+        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, REPAIR_FOLDER, STUDIES_FOLDER):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         # zoo.json last: what is left by a crash can still be seen to be a zoo.

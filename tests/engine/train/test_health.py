@@ -13,7 +13,7 @@ import pytest
 
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run, health, label_problems
+from wse.engine.train import Options, Run, again, health, label_problems
 from wse.engine.zoo import Zoo, merge_zoos
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_shard_is_a_problem(zoo: Zoo, monkeypatch: pytest.MonkeyPatch)
 
 def test_other_images_are_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = dataclasses.replace(load("digits"), sha256="00" * 32)
-    monkeypatch.setattr(health, "load", lambda name, data_dir: other)
+    monkeypatch.setattr(again, "load", lambda name, data_dir: other)
     with pytest.raises(WseError, match="the image set digits is not the one"):
         label_problems(zoo, 1)
 
