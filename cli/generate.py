@@ -12,7 +12,7 @@ import typer
 from .output import INTERRUPTED, bytes_text, count_text, percent_text, seconds_text
 
 if TYPE_CHECKING:
-    from wse.engine.train import Estimate, Run
+    from wse.engine.train import Estimate, Executor, Run
 
 
 def generate(
@@ -40,6 +40,25 @@ def generate(
         str | None, typer.Option(help="Of the arithmetic on a GPU: bf16 (the default there) or fp32.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Networks trained at a time; as many as cores.")] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where to train: local (threads, the default), processes (on this machine), ray or slurm."
+        ),
+    ] = "local",
+    processes: Annotated[
+        int | None, typer.Option(help="With --executor processes: how many; one a GPU, or one a core.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="With --executor ray: the cluster; one on this machine if not given.")
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="With --executor slurm: slurm_partition=gpu, timeout_min=60, at_a_time=8; may be repeated.",
+        ),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Stored weights: float32 (the default), float16 or bfloat16.")
     ] = None,
@@ -56,8 +75,10 @@ def generate(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More detail, tracebacks of errors.")] = False,
 ) -> None:
     """Sample a population of networks, train them all, and store their weights as they learn."""
+    from wse.engine.scale import executor_for
     from wse.engine.train import Run, backend_for, estimate, resolve_options
 
+    place = executor_for(executor, processes=processes, ray_address=ray_address, slurm=slurm or ())
     options, notes = resolve_options(
         models=models,
         preset=preset,
@@ -86,7 +107,7 @@ def generate(
         _print_plan(run, estimate(run), as_json=as_json, verbose=verbose)
         run.check_disk()
         return
-    complete = _execute(run, quiet=quiet or as_json)
+    complete = _execute(run, place, quiet=quiet or as_json)
     if complete:
         _print_result(run, as_json=as_json)
         return
@@ -99,7 +120,7 @@ def generate(
     raise typer.Exit(INTERRUPTED)
 
 
-def _execute(run: Run, *, quiet: bool) -> bool:
+def _execute(run: Run, place: Executor | None, *, quiet: bool) -> bool:
     """Train; the first Ctrl-C or SIGTERM ends the run cleanly, the second at once."""
     from .progress import ProgressDisplay
 
@@ -112,7 +133,7 @@ def _execute(run: Run, *, quiet: bool) -> bool:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ProgressDisplay(run, quiet=quiet):
-            return run.execute()
+            return run.execute(place)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -194,7 +215,7 @@ def _print_result(run: Run, *, as_json: bool) -> None:
         typer.echo(f"test accuracy: best {best}, median {middle}")
         typer.echo(
             f"{seconds_text(seconds['total'])}: training {seconds_text(seconds['training'])} and evaluation "
-            f"{seconds_text(seconds['evaluation'])} summed over {run.workers} threads, "
+            f"{seconds_text(seconds['evaluation'])} summed over {run.workers} workers, "
             f"all else {percent_text(seconds['overhead'])}"
         )
     typer.echo(f"look inside with `wse info {run.options.folder}`")

@@ -18,10 +18,11 @@ FLOORS: dict[str, set[str]] = {
     "engine.space": BASE | {"kernels", "engine.nets"},
     "engine.zoo": BASE | {"kernels", "engine.nets"},
     "engine.train": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.zoo"},
+    "engine.scale": BASE | {"engine.train", "engine.zoo"},
     "engine.bench": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.train", "engine.zoo"},
     "engine.report": BASE | {"engine.nets", "engine.zoo"},
     "engine": set(),
-    "cli": BASE | {f"engine.{name}" for name in ("bench", "data", "report", "space", "train", "zoo")},
+    "cli": BASE | {f"engine.{name}" for name in ("bench", "data", "report", "scale", "space", "train", "zoo")},
 }
 
 

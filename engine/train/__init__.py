@@ -2,12 +2,13 @@
 
 from .backend import Backend, Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Pack
 from .estimate import Estimate, estimate
+from .executor import Executor
 from .options import Options, Progress, backend_for, resolve_options
 from .plan import ArchitecturePlan, PackPlan, Plan, make_plan
 from .reference import ReferenceBackend
 from .run import Run, cores
 from .split import PARTS, Part, Split
-from .trainer import Trainer
+from .trainer import Trainer, Work
 
 __all__ = [
     "PARTS",
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "EvaluationRequest",
+    "Executor",
     "Interrupted",
     "Options",
     "Pack",
@@ -29,6 +31,7 @@ __all__ = [
     "Run",
     "Split",
     "Trainer",
+    "Work",
     "backend_for",
     "cores",
     "estimate",

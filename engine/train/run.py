@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-import queue
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable
+from contextlib import closing
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 
 from ..data import ImageSet, load
 from ..errors import WseError
-from ..nets import Architecture, Layout
-from ..space import Member, arrow_types
+from ..nets import Layout
+from ..space import arrow_types
 from ..zoo import (
     ArchitectureEntry,
     ImageSetEntry,
@@ -31,15 +30,16 @@ from ..zoo import (
     plan_shards,
     remove_zoo,
 )
-from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .backend import Backend, Context
+from .executor import Executor
 from .log import Log
 from .options import Options, Progress, backend_for
 from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
 from .schedule import held_snapshots, snapshot_count
 from .split import Split
-from .trainer import Trainer, Work
+from .threads import Threads
+from .trainer import Work
 
-_POLL_SECONDS = 0.1
 # Tables, metadata and one unfinished shard, over and above the weights.
 _DISK_RESERVE_BYTES = 64 * 2**20
 
@@ -116,19 +116,28 @@ class Run:
 
     def progress(self) -> Progress:
         """How far the run has come; may be called from any thread."""
-        works = list(self._works)
+        work = self.work()
         accuracies = tuple(self._accuracies)
         return Progress(
             members=self._earlier + len(accuracies),
             total=self.options.models,
-            training_images=sum(work.training_images for work in works),
-            flops=sum(work.flops for work in works),
+            training_images=work.training_images,
+            flops=work.flops,
             planned_flops=self.plan.total("flops"),
             seconds=time.perf_counter() - self._training_began if self._training_began else 0.0,
             accuracies=accuracies,
             counts=dict(self._counts),
             preparing=self.backend.preparing,
         )
+
+    def work(self) -> Work:
+        """What has been done so far, summed over the workers."""
+        works = list(self._works)
+        return Work(**{each.name: sum(getattr(work, each.name) for work in works) for each in fields(Work)})
+
+    def count(self, work: Work) -> None:
+        """Add work that is, or will be, done elsewhere to what ``work`` sums up."""
+        self._works.append(work)
 
     def check_disk(self) -> None:
         """Compare the plan with the free space.
@@ -145,8 +154,11 @@ class Run:
                 "--models, fewer snapshots (--set snapshots=5), --dtype bfloat16, or another --out"
             )
 
-    def execute(self) -> bool:
+    def execute(self, executor: Executor | None = None) -> bool:
         """Train what is missing and complete the zoo.
+
+        Args:
+            executor: where members train; on threads of this process if there is none.
 
         Returns:
             True when the zoo is complete; False when ``stop`` was called before: what has ended is stored, and
@@ -157,6 +169,8 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
+        if executor is not None:
+            self.workers = executor.workers(self)
         if not self.options.resume:
             self.check_disk()  # before a folder is made
         writer = self._open_writer()
@@ -177,7 +191,7 @@ class Run:
         for note in writer.notes:
             log.write("note", text=note)
         self._seconds["opening"] = time.perf_counter() - started
-        self._train(writer, log)
+        self._train(writer, log, executor)
         seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
         if len(writer.finished) < self.options.models:
             log.write("stop", members=len(writer.finished), seconds=seconds)
@@ -208,10 +222,10 @@ class Run:
     def _open_writer(self) -> ZooWriter:
         folder = self.options.folder
         if self.options.resume:
-            return ZooWriter.resume(folder, self._manifest, self._shards)
+            return ZooWriter.resume(folder, self._manifest, self.shards)
         if self.options.overwrite:
             remove_zoo(folder)
-        return ZooWriter.create(folder, self._manifest, self._shards)
+        return ZooWriter.create(folder, self._manifest, self.shards)
 
     @cached_property
     def _manifest(self) -> Manifest:
@@ -246,7 +260,8 @@ class Run:
         )
 
     @cached_property
-    def _shards(self) -> list[ShardPlan]:
+    def shards(self) -> list[ShardPlan]:
+        """Which member goes where in the zoo."""
         most_snapshots = max(
             snapshot_count(self.context.settings.snapshots, epochs)
             for epochs in {member.setup.epochs for member in self.members}
@@ -260,90 +275,32 @@ class Run:
             {name: most_snapshots * size for name, size in snapshot_bytes.items()},
         )
 
-    def _train(self, writer: ZooWriter, log: Log) -> None:
-        """Workers train, this thread stores; on an error or an interrupt the workers end before it goes on."""
-        packs: queue.SimpleQueue[PackPlan] = queue.SimpleQueue()
-        for pack in self.plan.packs:
-            packs.put(pack)
-        # Bounded, so that finished members cannot pile up in memory when the disk is slow.
-        results: queue.Queue[MemberResult | BaseException | None] = queue.Queue(maxsize=4 * self.workers)
+    def _train(self, writer: ZooWriter, log: Log, executor: Executor | None) -> None:
+        """Members train wherever the executor has them trained; this thread alone stores them."""
+        missing = [member.id for member in self.members if member.id not in writer.finished]
         self._training_began = time.perf_counter()
-        threads = [
-            threading.Thread(target=self._work, args=(packs, results), name=f"worker-{index}", daemon=True)
-            for index in range(self.workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            self._store_results(results, len(threads), writer, log)
-        except BaseException:
-            self._stop.set()
-            for thread in threads:
-                while thread.is_alive():  # it may wait for room in the queue
-                    with suppress(queue.Empty):
-                        results.get_nowait()
-                    thread.join(timeout=_POLL_SECONDS)
-            raise
-        # A worker says that it is done before its frames are gone. Were it still freeing tensors when Python ends,
-        # PyTorch would abort the process.
-        for thread in threads:
-            thread.join()
+        with closing(executor.results(self, missing) if executor else self.results(missing)) as results:
+            for result in results:
+                self._store(result, writer, log)
 
-    def _store_results(
-        self, results: queue.Queue[MemberResult | BaseException | None], workers: int, writer: ZooWriter, log: Log
-    ) -> None:
-        """Store members as they end, until every worker has said (by None) that it is done."""
-        while workers:
-            with suppress(queue.Empty):
-                # A short wait, not an endless one, lets signal handlers run.
-                result = results.get(timeout=_POLL_SECONDS)
-                if result is None:
-                    workers -= 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    self._store(result, writer, log)
+    def results(self, members: Collection[int]) -> Generator[MemberResult]:
+        """Train members on this process's threads; each result as soon as its member has ended.
 
-    def _work(
-        self,
-        packs: queue.SimpleQueue[PackPlan],
-        results: queue.Queue[MemberResult | BaseException | None],
-    ) -> None:
-        try:
-            while not self._stop.is_set():
-                pack = packs.get_nowait()
-                self._train_pack(pack, self.rows(pack), results)
-        except (queue.Empty, Interrupted):
-            pass
-        except BaseException as error:
-            results.put(error)
-        finally:
-            results.put(None)
-
-    def _train_pack(
-        self, pack: PackPlan, rows: int, results: queue.Queue[MemberResult | BaseException | None]
-    ) -> None:
-        """Train a pack's members, fewer of them side by side if the device has too little memory for so many."""
-        waiting, rows = list(pack.members), min(rows, len(pack.members))
-        while True:
-            try:
-                for result in self._trained(pack.architecture, waiting, rows):
-                    results.put(result)
-                    waiting = [member for member in waiting if member.id != result.id]
-                return
-            except DeviceMemoryError:
-                if rows == 1:
-                    raise
-            rows //= 2
-            print(f"wse: too little memory on the device: going on with {rows:,} at a time", file=sys.stderr)
-
-    def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
-        """The results of members; what they need is let go of at the end."""
-        trainer = Trainer(
-            self.backend, architecture, members, rows=rows, context=self.context, faithful=self.options.faithful
+        Args:
+            members: ids.
+        """
+        team = Threads(
+            self.backend,
+            self.context,
+            workers=self.workers,
+            rows=self.rows,
+            faithful=self.options.faithful,
+            stop=self._stop,
+            count=self.count,
         )
-        self._works.append(trainer.work)
-        yield from trainer.results()
+        wanted = set(members)
+        plan = self._make_plan(finished=(member.id for member in self.members if member.id not in wanted))
+        return team.results(plan.packs)
 
     def _store(self, result: MemberResult, writer: ZooWriter, log: Log) -> None:
         started = time.perf_counter()
@@ -367,9 +324,8 @@ class Run:
 
         ``overhead`` is the share of the workers' time in which they neither trained nor evaluated.
         """
-        works = self._works
-        training = sum(work.training_seconds for work in works)
-        evaluation = sum(work.evaluation_seconds for work in works)
+        work = self.work()
+        training, evaluation = work.training_seconds, work.evaluation_seconds
         seconds = {
             **self._seconds,
             "training": training,

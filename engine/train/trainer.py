@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import msgspec
 import numpy as np
@@ -37,6 +37,15 @@ class Work:
     flops: int = 0
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+
+    def __sub__(self, earlier: Work) -> Work:
+        """What has been done since."""
+        return Work(**{each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)})
+
+    def set(self, other: Work) -> None:
+        """Become equal to another."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
 
 @dataclass(kw_only=True)
