@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -17,6 +17,7 @@ from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.train import Options, Run
+from wse.engine.train.threads import Threads
 from wse.engine.zoo import Zoo
 
 BASE = {"threads": 1, "seed": 7, "device": "reference"}
@@ -259,13 +260,13 @@ def test_an_error_in_a_worker_ends_the_run(tiny_space, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_no_worker_outlives_the_run(stopped: bool, tiny_space, tmp_path: Path, monkeypatch) -> None:
-    work = Run._work
+    work = Threads._work
 
-    def lingering(run: Run, *arguments) -> None:
-        work(run, *arguments)
+    def lingering(threads: Threads, *arguments) -> None:
+        work(threads, *arguments)
         time.sleep(0.2)
 
-    monkeypatch.setattr(Run, "_work", lingering)
+    monkeypatch.setattr(Threads, "_work", lingering)
     run = Run(Options(space=tiny_space(), models=2, folder=tmp_path / "zoo", threads=2))
     if stopped:
         run.stop()
