@@ -53,7 +53,7 @@ class SlurmArray:
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         if find_spec("submitit") is None:
             raise UsageError(
-                "--executor slurm needs submitit: `pip install 'wse[slurm]'`, or use --executor processes"
+                "--executor slurm needs submitit: `pip install submitit`, or use --executor processes"
             )
         self._parameters = dict(parameters)
         self._cluster = self._parameters.pop("cluster", "slurm")
