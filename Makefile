@@ -1,7 +1,7 @@
 # make demo   a small real zoo, from nothing
 # make test   all tests
 # make check  formatting, lint, types and tests
-# make gpu-check  compiles every GPU kernel, without a GPU, and reads the machine code
+# make gpu-check  compiles every form of the GPU kernels, without a GPU
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +12,7 @@ DEMO := demo
 # The stamp is older than pyproject.toml after a change of dependencies, and then everything is installed again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ray,slurm]'
 	touch $@
 
 demo: .venv/installed

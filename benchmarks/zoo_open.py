@@ -19,19 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
+from wse.engine.bench.random_zoo import make_random_zoo
 from wse.engine.nets import FAMILIES, Layout
-from wse.engine.zoo import (
-    ArchitectureEntry,
-    Manifest,
-    MemberResult,
-    Snapshot,
-    Timing,
-    Zoo,
-    ZooWriter,
-    plan_shards,
-)
+from wse.engine.zoo import Zoo
 
 REPEATS = 20
 
@@ -40,50 +30,7 @@ def make(folder: Path, models: int, snapshots: int) -> None:
     # The fsyncs that keep a real run safe would only measure the disk.
     os.fsync = lambda descriptor: None
     layout = Layout(FAMILIES["small-cnn"].build(filter_size=3, depth_conv=3, width_conv=16, batch_norm=False))
-    name = layout.architecture.name
-    manifest = Manifest(
-        wse_version="benchmark",
-        software={},
-        seed=0,
-        models=models,
-        space={},
-        labels="eval",
-        backend="none",
-        precision="fp32",
-        dtype="float32",
-        image_sets={},
-        architectures={name: ArchitectureEntry.of(layout)},
-        config_types={"optimizer": "string", "learning_rate": "double"},
-    )
-    plans = plan_shards(((id_, name) for id_ in range(models)), {name: 4 * layout.size * snapshots})
-    writer = ZooWriter.create(folder, manifest, plans)
-    rng = np.random.default_rng(0)
-    for member in range(models):
-        weights = rng.standard_normal((snapshots, layout.size), np.float32)
-        measured = dict.fromkeys(
-            ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss"), 0.5
-        )
-        writer.add(
-            MemberResult(
-                id=member,
-                architecture=name,
-                status="ok",
-                config={"optimizer": ("sgd", "adam")[member % 2], "learning_rate": rng.random()},
-                epochs=snapshots,
-                steps=snapshots,
-                predicted_classes=10,
-                samples_trained=0,
-                samples_evaluated=0,
-                seconds=1.0,
-                snapshots=tuple(
-                    Snapshot(epoch=index, step=index, weights=row, test_accuracy=rng.random(), **measured)
-                    for index, row in enumerate(weights)
-                ),
-            )
-        )
-    writer.finish(
-        Timing(started="", finished="", seconds={}),
-    )
+    make_random_zoo(folder, layout, members=models, snapshots=snapshots)
 
 
 def measure(folder: str) -> dict[str, float]:

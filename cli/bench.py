@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import count_text, percent_text
 
 if TYPE_CHECKING:
-    from wse.engine.bench import Options, Report, Result
+    from wse.engine.bench import Options, Report, Result, SliceOptions, SliceReport, SliceResult
 
 app = typer.Typer(help="Speed, side by side with what a user would run instead.", no_args_is_help=False)
 
-_QUICK_SECONDS, _QUICK_ROUNDS = 0.3, 3
+_QUICK_SECONDS, _QUICK_ROUNDS, _QUICK_MEGABYTES = 0.3, 3, 160
 _SLOW_TO_START = "pytorch-compile"
 
 
@@ -24,12 +26,13 @@ def everything(context: typer.Context) -> None:
     """Measure everything there is, quickly (without torch.compile); `wse bench train` measures with care."""
     if context.invoked_subcommand is not None:
         return
-    from wse.engine.bench import Options, contender_names, specs_for
+    from wse.engine.bench import Options, SliceOptions, contender_names, specs_for
 
     workloads = (*specs_for("nws-fixed"), *specs_for("small-cnn", batch_size=64))
     names = tuple(name for name in contender_names() if name != _SLOW_TO_START)
     options = Options(workloads=workloads, names=names, seconds=_QUICK_SECONDS, rounds=_QUICK_ROUNDS)
     _run(options)
+    _run_slices(SliceOptions(megabytes=_QUICK_MEGABYTES, seconds=_QUICK_SECONDS, rounds=_QUICK_ROUNDS))
 
 
 @app.command()
@@ -76,6 +79,51 @@ def train(
     _run(options, out=out, plot=plot, as_json=as_json, quiet=quiet)
 
 
+@app.command()
+def slices(
+    length: Annotated[int, typer.Option(help="Values of a slice.")] = 5000,
+    batch: Annotated[int, typer.Option(help="Slices of a batch.")] = 256,
+    megabytes: Annotated[int, typer.Option(help="Of the zoo that is made: far more than the caches hold.")] = 512,
+    threads: Annotated[int | None, typer.Option(help="For everyone; as many as cores.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of each contender's turn in a round.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Turns of each contender.")] = 5,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where the zoo is made, on the disk to be measured; a temporary folder."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Append the results to this file, a JSON line each.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of errors.")] = False,
+) -> None:
+    """Slices for meta-classifiers: gathered and normalised, a second, after checking that all are the same."""
+    from wse.engine.bench import SliceOptions
+    from wse.engine.errors import UsageError
+
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--dir {folder}: there is no such folder")
+    options = SliceOptions(
+        length=length,
+        batch=batch,
+        megabytes=megabytes,
+        threads=threads,
+        seconds=seconds,
+        rounds=rounds,
+        folder=folder,
+    )
+    _run_slices(options, out=out, as_json=as_json, quiet=quiet)
+
+
+def _run_slices(
+    options: SliceOptions, *, out: Path | None = None, as_json: bool = False, quiet: bool = False
+) -> None:
+    from wse.engine.bench import run_slices
+
+    _check_folder(out)
+    report = run_slices(options, (lambda line: None) if quiet else _tell)
+    _hand_over(report, _print_slices, out=out, as_json=as_json)
+
+
 def _run(
     options: Options,
     *,
@@ -84,27 +132,42 @@ def _run(
     as_json: bool = False,
     quiet: bool = False,
 ) -> None:
-    import json
-
     from wse.engine.bench import check_plot, draw, run
-    from wse.engine.errors import UsageError, WseError
 
     if plot is not None:
         check_plot(plot)  # before minutes of work
-    for path in filter(None, (out, plot)):
+    _check_folder(out, plot)
+    report = run(options, (lambda line: None) if quiet else _tell)
+    if plot is not None:
+        draw(report, plot)
+    _hand_over(report, _print_result, out=out, as_json=as_json)
+
+
+def _check_folder(*paths: Path | None) -> None:
+    from wse.engine.errors import UsageError
+
+    for path in filter(None, paths):
         if not path.absolute().parent.is_dir():
             raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
-    report = run(options, (lambda line: None) if quiet else _tell)
+
+
+def _hand_over(
+    report: Report | SliceReport, show: Callable[[Any], None], *, out: Path | None, as_json: bool
+) -> None:
+    import json
+
+    from wse.engine.errors import WseError
+
     records = report.records()
     if as_json:
         typer.echo(json.dumps(records, indent=2))
     else:
-        _print(report)
+        for result in report.results:
+            show(result)
+        _print_provenance(report.provenance)
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
-    if plot is not None:
-        draw(report, plot)
     if report.wrong:
         raise WseError("not timed, because it disagrees with the reference: " + "; ".join(report.wrong))
 
@@ -113,10 +176,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _print(report: Report) -> None:
-    for result in report.results:
-        _print_result(result)
-    about = report.provenance
+def _print_provenance(about: Mapping[str, Any]) -> None:
     versions = ", ".join(f"{name} {about[name]}" for name in ("wse", "torch", "numpy", "python"))
     load = f"load {about['load_average']}"
     typer.echo(about["cpu"][:80])
@@ -143,3 +203,23 @@ def _print_result(result: Result) -> None:
     text = {name: count_text(value) for name, value in machine.items()}
     typer.echo(f"peak on one thread: {text['fma_one']}FLOP/s, {text['triad_one']}B/s of memory;")
     typer.echo(f"on all at once:     {text['fma_all']}FLOP/s, {text['triad_all']}B/s\n")
+
+
+def _print_slices(result: SliceResult) -> None:
+    rows = result.rows()
+    typer.echo(f"slices of {result.length:,} values, {result.batch} a batch, {result.workload}")
+    typer.echo(f"{'':<29}{'slices/s':>9}{'slowest to fastest':>20}{'copy':>8}{'ratio':>6}{'cold':>8}")
+    for entry in result.entries:
+        if entry.contender not in rows:
+            typer.echo(f"{entry.label:<29}  {entry.status}: off by {entry.error:.1e}")
+            continue
+        row = rows[entry.contender]
+        spread = f"{count_text(row.low)} to {count_text(row.high)}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        cold = "" if entry.cold is None else count_text(entry.cold)
+        typer.echo(
+            f"{entry.label:<29}{count_text(row.slices_per_second):>9}{spread:>20}"
+            f"{percent_text(row.of_copy):>8}{ratio:>6}{cold:>8}"
+        )
+    copied = count_text(statistics.median(result.copy_bytes_per_second))
+    typer.echo(f"copying large arrays: {copied}B/s read and written\n")

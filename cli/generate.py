@@ -12,7 +12,7 @@ import typer
 from .output import INTERRUPTED, bytes_text, count_text, percent_text, seconds_text
 
 if TYPE_CHECKING:
-    from wse.engine.train import Estimate, Executor, Run
+    from wse.engine.train import Estimate, Run
 
 
 def generate(
@@ -39,28 +39,32 @@ def generate(
     precision: Annotated[
         str | None, typer.Option(help="Of the arithmetic on a GPU: bf16 (the default there) or fp32.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Networks trained at a time; as many as cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Networks trained at a time, by each process; as many as cores.")
+    ] = None,
     executor: Annotated[
         str,
-        typer.Option(
-            help="Where to train: local (threads, the default), processes (on this machine), ray or slurm."
-        ),
-    ] = "local",
+        typer.Option(help="Where to train: threads of this process, processes, ray (a cluster) or slurm (jobs)."),
+    ] = "threads",
     processes: Annotated[
-        int | None, typer.Option(help="With --executor processes: how many; one a GPU, or one a core.")
+        int | None, typer.Option(help="With --executor processes: how many; one a core, or one a GPU.")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="With --executor ray: the cluster; one on this machine if not given.")
+    address: Annotated[
+        str | None, typer.Option(help="With --executor ray: the cluster; what Ray finds, or this machine.")
     ] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="With --executor slurm: slurm_partition=gpu, timeout_min=60, at_a_time=8; may be repeated.",
+            help="With --executor slurm: partition=gpu, time=240, at_a_time=8; may be repeated.",
         ),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Stored weights: float32 (the default), float16 or bfloat16.")
+    ] = None,
+    checkpoint_interval: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Training that a killed run may lose (300); 0: less than an epoch."),
     ] = None,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
@@ -78,7 +82,7 @@ def generate(
     from wse.engine.scale import executor_for
     from wse.engine.train import Run, backend_for, estimate, resolve_options
 
-    place = executor_for(executor, processes=processes, ray_address=ray_address, slurm=slurm or ())
+    place = executor_for(executor, processes=processes, address=address, slurm=slurm or ())
     options, notes = resolve_options(
         models=models,
         preset=preset,
@@ -93,13 +97,13 @@ def generate(
         device=device,
         precision=precision,
         threads=threads,
+        checkpoint_seconds=checkpoint_interval,
         resume=resume,
         overwrite=overwrite,
     )
     hidden = quiet or as_json or sys.stderr.isatty()  # a terminal has a bar for it
-    run = Run(
-        options, backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
-    )
+    backend = backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
+    run = Run(options, backend, place)
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)
@@ -107,21 +111,22 @@ def generate(
         _print_plan(run, estimate(run), as_json=as_json, verbose=verbose)
         run.check_disk()
         return
-    complete = _execute(run, place, quiet=quiet or as_json)
+    complete = _execute(run, quiet=quiet or as_json)
     if complete:
         _print_result(run, as_json=as_json)
         return
     progress = run.progress()
     command = f"wse generate --resume --out {options.folder}"
     print(
-        f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored; go on with `{command}`",
+        f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored, and how far those in "
+        f"training have come; go on with `{command}`",
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
 
 
-def _execute(run: Run, place: Executor | None, *, quiet: bool) -> bool:
-    """Train; the first Ctrl-C or SIGTERM ends the run cleanly, the second at once."""
+def _execute(run: Run, *, quiet: bool) -> bool:
+    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
     from .progress import ProgressDisplay
 
     def stop(_signal: int, _frame: Any) -> None:
@@ -133,7 +138,7 @@ def _execute(run: Run, place: Executor | None, *, quiet: bool) -> bool:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ProgressDisplay(run, quiet=quiet):
-            return run.execute(place)
+            return run.execute()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -157,7 +162,7 @@ def _print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) 
         ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),
         ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}, in {options.folder}"),
         ("memory", f"about {bytes_text(run.memory_bytes())}"),
-        ("time here", f"about {took}, on {run.workers} threads by the {run.backend.name} backend"),
+        ("time here", f"about {took}, by {run.workers} workers of the {run.backend.name} backend"),
     ]
     for name, text in rows:
         typer.echo(f"{name:<11} {text}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, info
+from . import bench, data, generate, info, meta, report, verify
 from .output import INTERRUPTED
 
 app = typer.Typer(
@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
+app.command("meta")(meta.meta)
+app.command("report")(report.report)
+app.command("verify")(verify.verify)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 

@@ -44,6 +44,7 @@ class _Code:
 
     def __init__(self, ttir: str) -> None:
         self.definitions = {match[1]: (match[2], match[3]) for match in _DEFINITION.finditer(ttir)}
+        self._known: dict[str, frozenset[str]] = {}
 
     def products(self, name: str) -> Iterator[str]:
         """The suspicious products that a value of 32 bits depends on."""
@@ -59,7 +60,7 @@ class _Code:
             yield from self.products(operand)
 
     def _is_suspicious(self, growing: str, factor: str) -> bool:
-        sources = set(self._sources(growing))
+        sources = self._sources(growing)
         constants = [self._constant(source) for source in self._sources(factor)]
         if any(constant is None for constant in constants):  # an argument, or another thing that grows
             return bool(sources & {"tt.load", "tt.get_program_id"}) and not self._is_grid(factor)
@@ -69,18 +70,21 @@ class _Code:
         )
 
     def _is_grid(self, name: str) -> bool:
-        return set(self._sources(name)) <= {"tt.get_num_programs"}
+        return self._sources(name) <= {"tt.get_num_programs"}
 
-    def _sources(self, name: str) -> Iterator[str]:
+    def _sources(self, name: str) -> frozenset[str]:
         """What a value comes from: operations that begin a chain, or the names of constants and arguments."""
-        operation, rest = self.definitions.get(name, ("", ""))
-        if operation in ("tt.load", "tt.get_program_id", "tt.get_num_programs"):
-            yield operation
-        elif operation in ("", "arith.constant"):
-            yield name
-        elif operation != "tt.make_range":
-            for operand in _OPERAND.findall(rest):
-                yield from self._sources(operand)
+        if name not in self._known:
+            operation, rest = self.definitions.get(name, ("", ""))
+            if operation in ("tt.load", "tt.get_program_id", "tt.get_num_programs"):
+                self._known[name] = frozenset({operation})
+            elif operation in ("", "arith.constant"):
+                self._known[name] = frozenset({name})
+            elif operation == "tt.make_range":
+                self._known[name] = frozenset()
+            else:
+                self._known[name] = frozenset().union(*map(self._sources, _OPERAND.findall(rest)))
+        return self._known[name]
 
     def _constant(self, name: str) -> int | None:
         operation, rest = self.definitions.get(name, ("", ""))

@@ -3,9 +3,10 @@
     python -m wse.kernels.triton_check [NAME ...]
 
 Each form of each kernel (``variants()`` of its module) is compiled for sm_90 and sm_80 by the compiler that runs
-it, down to machine code, which is then disassembled. A form fails when it spills registers to memory, needs more
-shared memory than a multiprocessor has, lacks the matrix instructions it is meant to use, or computes addresses in
-32 bits. Nothing is run, so this says nothing of speed or of results.
+it, down to machine code. A form fails when its machine code spills registers to memory or needs more shared memory
+than a multiprocessor has, when the assembler was given no matrix instructions where they are meant to be used, or
+when addresses are computed in 32 bits. Nothing is run, so this says nothing of speed or of results. Forms that
+differ in name alone are compiled once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,12 +30,11 @@ from .triton_addresses import narrow_addresses
 from .triton_variant import Variant
 
 KERNELS = Path(__file__).parent
-CAPABILITIES = (90, 80)
 SHARED_BYTES = {90: 227 * 1024, 80: 163 * 1024}
 
 _WARP = 32
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
-_MATRIX = ("HGMMA", "HMMA", "QGMMA")
+_MATRIX = re.compile(r"\b(?:wgmma\.mma_async|mma)\.sync\b")
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,9 +47,8 @@ class Compiled:
         seconds: the compilation took.
         registers: a thread has.
         shared_bytes: a program has.
-        local: instructions on memory of a thread, where registers are spilled to.
+        local_bytes: memory of a thread, where registers are spilled to.
         matrix: matrix instructions.
-        instructions: all of them.
         problems: why the form fails; empty if it does not.
     """
 
@@ -57,9 +57,8 @@ class Compiled:
     seconds: float
     registers: int = 0
     shared_bytes: int = 0
-    local: int = 0
+    local_bytes: int = 0
     matrix: int = 0
-    instructions: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -78,6 +77,11 @@ def variants_of(module: str) -> Iterator[Variant]:
     yield from importlib.import_module(f"{__package__}.{module}").variants()
 
 
+@cache
+def _by_name(module: str) -> dict[str, Variant]:
+    return {variant.name: variant for variant in variants_of(module)}
+
+
 def check(module: str, name: str, capability: int) -> Compiled:
     """Compile one form and read it.
 
@@ -86,8 +90,7 @@ def check(module: str, name: str, capability: int) -> Compiled:
         name: of the form.
         capability: of the GPU.
     """
-    variant = next(variant for variant in variants_of(module) if variant.name == name)
-    return check_variant(variant, f"{module}:{name}", capability)
+    return check_variant(_by_name(module)[name], f"{module}:{name}", capability)
 
 
 def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled:
@@ -95,17 +98,16 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
     began = time.perf_counter()
     try:
         kernel = _compile(variant, capability)
-        operations = _operations(kernel.asm["cubin"])
+        registers, local_bytes = _usage(kernel.asm["cubin"])
     except Exception as error:  # the compiler's own errors have no common class, and each is a finding
         lines = str(error).strip().splitlines() or [type(error).__name__]
         seconds = time.perf_counter() - began
         return Compiled(name=full_name, capability=capability, seconds=seconds, problems=(lines[-1],))
-    local = sum(operation.startswith(("LDL", "STL")) for operation in operations)
-    matrix = sum(operation.startswith(_MATRIX) for operation in operations)
+    matrix = len(_MATRIX.findall(kernel.asm["ptx"]))
     shared = kernel.metadata.shared
     problems = []
-    if local:
-        problems.append(f"registers are spilled: {local} instructions on memory of a thread")
+    if local_bytes:
+        problems.append(f"registers are spilled to {local_bytes} bytes of a thread's memory")
     if shared > SHARED_BYTES[capability]:
         problems.append(f"{shared} bytes of shared memory, of {SHARED_BYTES[capability]}")
     if variant.needs_matrix and not matrix:
@@ -115,11 +117,10 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
         name=full_name,
         capability=capability,
         seconds=time.perf_counter() - began,
-        registers=_registers(kernel.asm["cubin"]),
+        registers=registers,
         shared_bytes=shared,
-        local=local,
+        local_bytes=local_bytes,
         matrix=matrix,
-        instructions=len(operations),
         problems=tuple(problems),
     )
 
@@ -143,31 +144,38 @@ def _compile(variant: Variant, capability: int):  # type: ignore[no-untyped-def]
     return triton.compile(source, target=GPUTarget("cuda", capability, _WARP), options=options)
 
 
-def _tool(name: str) -> Path:
-    """A program of the CUDA toolkit that comes with triton."""
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of memory that it spills to.
+
+    Asked of cuobjdump, which answers in milliseconds: disassembling a form takes longer than compiling most.
+    """
     import triton
 
-    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-
-
-def _read(tool: str, option: str, cubin: bytes) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         done = subprocess.run(  # noqa: S603 - a program of the toolkit on a file of ours
-            [_tool(tool), option, file.name], capture_output=True, text=True, check=True
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
         )
-    return done.stdout + done.stderr
+    found = _USAGE.search(done.stdout + done.stderr)
+    if found is None:
+        raise ValueError("cuobjdump does not say what a form uses")
+    registers, stack, local = map(int, found.groups())
+    return registers, stack + local
 
 
-def _operations(cubin: bytes) -> list[str]:
-    """The operation of every instruction."""
-    return _INSTRUCTION.findall(_read("nvdisasm", "-c", cubin))
-
-
-def _registers(cubin: bytes) -> int:
-    found = re.search(r"REG:(\d+)", _read("cuobjdump", "-res-usage", cubin))
-    return int(found.group(1)) if found else 0
+def distinct(forms: Iterable[tuple[str, Variant]]) -> list[tuple[str, str]]:
+    """(module, name) of forms, each machine code once."""
+    first: dict[str, tuple[str, str]] = {}
+    for module, variant in forms:
+        same = (
+            module, variant.kernel.__name__, sorted(variant.signature.items()),
+            sorted(variant.constexprs.items()), variant.num_warps, variant.num_stages, variant.needs_matrix,
+            sorted(variant.aligned),
+        )  # fmt: skip
+        first.setdefault(repr(same), (module, variant.name))
+    return list(first.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,26 +184,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="NAME", help="only forms whose names contain one of these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="only every N-th form")
+    parser.add_argument(
+        "--sample-80", type=int, metavar="N", help="only every N-th form for sm_80, if not as many"
+    )
+    parser.add_argument("--brief", action="store_true", help="print only forms that fail")
     chosen = parser.parse_args(arguments)
     if os.environ.pop("TRITON_INTERPRET", "0") == "1":
         parser.error("TRITON_INTERPRET is set: unset it, kernels are compiled here")
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
-    names = [(module, variant.name) for module in modules() for variant in variants_of(module)]
-    wanted = [
-        (module, name)
-        for module, name in names
-        if not chosen.words or any(word in f"{module}:{name}" for word in chosen.words)
-    ][:: chosen.sample]
-    tasks = [(module, name, capability) for module, name in wanted for capability in CAPABILITIES]
+    forms = [
+        (module, variant)
+        for module in modules()
+        for variant in variants_of(module)
+        if not chosen.words or any(word in f"{module}:{variant.name}" for word in chosen.words)
+    ]
+    tasks = [
+        (module, name, capability)
+        for capability, every in ((90, chosen.sample), (80, chosen.sample_80 or chosen.sample))
+        for module, name in distinct(forms)[::every]
+    ]
     failed = 0
-    print(f"{'form':66} {'sm':>3} {'s':>5} {'regs':>4} {'shared':>7} {'matrix':>6} {'all':>6}")
+    print(f"{'form':66} {'sm':>3} {'s':>5} {'regs':>4} {'shared':>7} {'matrix':>6}")
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
-        for done in pool.map(check, *zip(*tasks, strict=True)) if tasks else ():
-            print(
-                f"{done.name:66} {done.capability:3} {done.seconds:5.1f} {done.registers:4} "
-                f"{done.shared_bytes:7} {done.matrix:6} {done.instructions:6} {'; '.join(done.problems)}",
-                flush=True,
-            )
+        for done in pool.map(check, *zip(*tasks, strict=True), chunksize=4) if tasks else ():
+            if done.problems or not chosen.brief:
+                print(
+                    f"{done.name:66} {done.capability:3} {done.seconds:5.1f} {done.registers:4} "
+                    f"{done.shared_bytes:7} {done.matrix:6} {'; '.join(done.problems)}",
+                    flush=True,
+                )
             failed += bool(done.problems)
     print(f"{len(tasks)} compiled, {failed} failed")
     return 1 if failed or not tasks else 0

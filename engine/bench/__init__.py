@@ -10,6 +10,7 @@ from .measure import Options, run
 from .plot import check_plot, draw
 from .registry import contender_names
 from .results import Entry, Machine, Report, Result, Row
+from .slices import SliceOptions, SliceReport, SliceResult, run_slices
 from .workload import Workload, WorkloadSpec, specs_for
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "Report",
     "Result",
     "Row",
+    "SliceOptions",
+    "SliceReport",
+    "SliceResult",
     "Verdict",
     "Workload",
     "WorkloadSpec",
@@ -30,5 +34,6 @@ __all__ = [
     "contender_names",
     "draw",
     "run",
+    "run_slices",
     "specs_for",
 ]

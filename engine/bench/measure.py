@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, WseError
-from ..train import cores
+from ..machine import cores
 from .contender import Contender
 from .crew import Crew
 from .judge import Judge
@@ -103,7 +103,7 @@ def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = Non
             for which, lanes in (("one", 1), ("all", threads))
         }
         results = [_measure(workload, entrants, crews, probes, options, tell) for workload in workloads]
-    return Report(provenance=_provenance(threads), seconds=options.seconds, results=tuple(results))
+    return Report(provenance=provenance(threads), seconds=options.seconds, results=tuple(results))
 
 
 def _measure(
@@ -168,8 +168,8 @@ def _timed(entry: Entry, rates: Sequence[Rate]) -> Entry:
     )
 
 
-def _provenance(threads: int) -> dict[str, Any]:
-    """Machine, versions, date."""
+def provenance(threads: int) -> dict[str, Any]:
+    """Machine, versions, date, and how many threads were in use."""
     from .peak import vector_shape
 
     return {

@@ -1,4 +1,4 @@
-"""What the machine can do at most: fused multiply-adds in registers, and a triad through memory.
+"""What the machine can do at most: fused multiply-adds in registers, a triad and a copy through memory.
 
 The multiply-adds are chains that are independent of each other and never leave the registers, at the widest
 vectors there are: as many chains as hide the latency, and as fit. They are emitted as LLVM vector instructions,
@@ -24,6 +24,7 @@ from .lanes import combine, work_side_by_side
 _FMA_ITERATIONS = 1_000_000  # of one job: some 3 ms
 _TRIAD_VALUES = 2**25  # an array of all lanes together: 128 MiB, three of them
 _TRIAD_BYTES = 12  # of one value: two are read, one is written
+_COPY_BYTES = 8
 
 
 def vector_shape() -> tuple[int, int]:
@@ -121,19 +122,36 @@ class _TriadJob:
         self._run(*self._arrays, np.float32(2))
 
 
+class _CopyJob:
+    images = 0
+
+    def __init__(self, values: int) -> None:
+        self.work = float(_COPY_BYTES * values)
+        self._arrays: npt.NDArray[np.float32] = np.ones((2, values), np.float32)
+
+    def start(self) -> None:
+        pass
+
+    def __call__(self) -> None:
+        np.copyto(*self._arrays)  # memcpy, which writes past the cache
+
+
 class Probe:
     """Measures the machine, in this process.
 
     Args:
-        name: ``fma`` (FLOP/s of fused multiply-adds) or ``triad`` (bytes/s that a triad of float32 moves, without
-            the reads that its writes cause).
+        name: ``fma`` (FLOP/s of fused multiply-adds), ``triad`` (bytes/s that a triad of float32 moves, without
+            the reads that its writes cause) or ``copy`` (bytes/s read and written by copying large arrays).
         lanes: threads at once.
     """
 
-    def __init__(self, name: Literal["fma", "triad"], lanes: int) -> None:
-        self._lanes: list[list[Job]] = [
-            [_FmaJob() if name == "fma" else _TriadJob(_TRIAD_VALUES // lanes)] for _ in range(lanes)
-        ]
+    def __init__(self, name: Literal["fma", "triad", "copy"], lanes: int) -> None:
+        make: dict[str, Callable[[], Job]] = {
+            "fma": _FmaJob,
+            "triad": lambda: _TriadJob(_TRIAD_VALUES // lanes),
+            "copy": lambda: _CopyJob(_TRIAD_VALUES // lanes),
+        }
+        self._lanes: list[list[Job]] = [[make[name]()] for _ in range(lanes)]
         self.measure(0.0)  # warm-up
 
     def measure(self, seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..train import cores
+from ..machine import cores
 from .contender import Contender
 from .ours import Ours, devices
 from .plain import Plain

@@ -19,6 +19,8 @@ from .cost import forward_macs, training_flops
 from .families import FAMILIES, Family
 from .initial import Initialization, initial_weights
 from .layout import Layout, TensorSpec
+from .permute import permute_neurons
+from .wiring import Connection, connections
 
 __all__ = [
     "ACTIVATIONS",
@@ -27,6 +29,7 @@ __all__ = [
     "Activation",
     "Architecture",
     "BatchNorm",
+    "Connection",
     "Conv",
     "Dropout",
     "Family",
@@ -39,7 +42,9 @@ __all__ = [
     "Linear",
     "MaxPool",
     "TensorSpec",
+    "connections",
     "forward_macs",
     "initial_weights",
+    "permute_neurons",
     "training_flops",
 ]

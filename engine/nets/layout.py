@@ -112,6 +112,31 @@ class Layout:
             )
         return inside[0].offset, inside[-1].stop
 
+    def runs(self, name: str, *, statistics: bool = False) -> tuple[tuple[int, int, str], ...]:
+        """The values of a part, layer by layer.
+
+        Args:
+            name: of the part.
+            statistics: whether moving means and variances are among them.
+
+        Returns:
+            (start, stop, layer) of consecutive values of one layer, in order. Without statistics what they take
+            lies between runs; there is no run where a part has nothing else.
+
+        Raises:
+            UsageError: there is no such part.
+        """
+        start, stop = self.part(name)
+        runs: list[tuple[int, int, str]] = []
+        for spec in self.tensors.values():
+            if spec.offset < start or spec.stop > stop or (spec.is_statistic and not statistics):
+                continue
+            if runs and runs[-1][1:] == (spec.offset, spec.layer):
+                runs[-1] = (runs[-1][0], spec.stop, spec.layer)
+            else:
+                runs.append((spec.offset, spec.stop, spec.layer))
+        return tuple(runs)
+
     def __repr__(self) -> str:
         return f"Layout({self.architecture.name}, {self.size:,} values in {len(self.tensors)} tensors)"
 

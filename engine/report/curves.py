@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..zoo import Zoo
+from .learning import Curve, curves_by_dataset, quantile_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 FORMATS = ("png", "svg", "pdf")
 # More lines than this hide each other; the band and the median are drawn from all members all the same.
@@ -42,18 +38,15 @@ def draw_learning_curves(zoo: Zoo, path: Path) -> None:
         raise UsageError(f"cannot draw {path}: the name must end in .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}")
     from matplotlib.figure import Figure
 
-    datasets = dict(zip(zoo.members["id"].to_pylist(), zoo.members["config.dataset"].to_pylist(), strict=True))
-    names = sorted(set(datasets.values()))
-    curves = _curves(zoo)
-    columns = min(len(names), 3)
-    rows = -(-len(names) // columns)
+    curves = curves_by_dataset(zoo)
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
     figure = Figure(figsize=(1 + 4 * columns, 0.6 + 3.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for panel, name in zip(panels, names, strict=False):
-        here = [curves[member] for member, dataset in datasets.items() if dataset == name]
+    for panel, (name, here) in zip(panels, curves.items(), strict=False):
         _draw_panel(panel, here, classes=zoo.manifest.image_sets[name].classes)
         panel.set_title(f"{name} · {len(here):,} networks", fontsize=10)
-    for panel in panels[len(names) :]:
+    for panel in panels[len(curves) :]:
         panel.set_visible(False)
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("test accuracy", fontsize=10)
@@ -64,24 +57,13 @@ def draw_learning_curves(zoo: Zoo, path: Path) -> None:
         raise WseError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _curves(zoo: Zoo) -> dict[int, Curve]:
-    """Member -> (epochs, test accuracies)."""
-    table = zoo.snapshots  # sorted by member, then by time
-    members, starts = np.unique(table["member"].to_numpy(), return_index=True)
-    epochs = np.split(table["epoch"].to_numpy(), starts[1:])
-    accuracies = np.split(table["test_accuracy"].to_numpy(), starts[1:])
-    return {int(m): (e, a) for m, e, a in zip(members, epochs, accuracies, strict=True)}
-
-
 def _draw_panel(panel: Axes, curves: list[Curve], *, classes: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     shown = curves[:: -(-len(curves) // _MOST_LINES)]
     for epochs, accuracies in shown:
         panel.plot(epochs, accuracies, color=_LINE, linewidth=0.7, alpha=max(0.15, 1 / len(shown) ** 0.5))
-    at = _common_epochs(curves)
-    values = np.array([np.interp(at, *curve, right=np.nan) for curve in curves])
-    low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+    at, (low, middle, high) = quantile_curves(curves, [0.25, 0.5, 0.75])
     panel.fill_between(at, low, high, color=_BAND, alpha=0.25, linewidth=0, label="middle half")
     panel.plot(at, middle, color=_MEDIAN, linewidth=2, label="median")
     panel.axhline(1 / classes, color="0.5", linewidth=0.8, linestyle=":", label="chance")
@@ -89,11 +71,3 @@ def _draw_panel(panel: Axes, curves: list[Curve], *, classes: int) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend(loc="lower right", fontsize=7, framealpha=0.8, edgecolor="none")
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _common_epochs(curves: list[Curve]) -> npt.NDArray[np.int64]:
-    """Epochs with a snapshot that at least half of the members have reached."""
-    reached = np.median([epochs[-1] for epochs, _ in curves])
-    epochs = np.unique(np.concatenate([epochs for epochs, _ in curves]))
-    early: npt.NDArray[np.int64] = epochs[epochs <= reached]
-    return early

@@ -64,14 +64,14 @@ class Summary:
 def summarize(zoo: Zoo) -> Summary:
     """Summarise a complete zoo; reads its members table, no weights."""
     table, manifest = zoo.members, zoo.manifest
-    accuracy = _column(table, "test_accuracy")
+    accuracy = column(table, "test_accuracy")
     clear = accuracy > _clear_accuracy(zoo)
-    snapshots = _column(table, "snapshots")
+    snapshots = column(table, "snapshots")
     sizes = np.array([manifest.architectures[name].size for name in table["architecture"].to_pylist()])
     properties = {}
     for name in table.column_names:
         if name.startswith("config."):
-            groups = tuple(_groups(table[name], accuracy, clear))
+            groups = tuple(_group(value, accuracy[here], clear[here]) for value, here in groups_of(table[name]))
             if len(groups) > 1:
                 properties[name.removeprefix("config.")] = groups
     return Summary(
@@ -80,7 +80,7 @@ def summarize(zoo: Zoo) -> Summary:
         snapshots=int(snapshots.sum()),
         values=int((snapshots * sizes).sum()),
         bytes=sum(shard.bytes for shard in manifest.shards),
-        generalization_gap=float(np.nanmedian(_column(table, "generalization_gap"))),
+        generalization_gap=float(np.nanmedian(column(table, "generalization_gap"))),
     )
 
 
@@ -96,27 +96,35 @@ def _clear_accuracy(zoo: Zoo) -> Floats:
     return np.array([bounds[name] for name in zoo.members["config.dataset"].to_pylist()])
 
 
-def _groups(column: pa.ChunkedArray, accuracy: Floats, clear: Flags) -> Iterator[Group]:
+def groups_of(column: pa.ChunkedArray) -> Iterator[tuple[str, Flags]]:
+    """The values of a property, each with the members [N] that have it.
+
+    A number of many values is grouped by its quartiles; "-" names the members that lack the property.
+    """
     values = column.to_pylist()
     distinct = sorted({value for value in values if value is not None})
     numeric = bool(distinct) and not isinstance(distinct[0], (str, bool))
     if numeric and len(distinct) > MOST_GROUPS:
-        yield from _quartiles(np.array([np.nan if value is None else value for value in values]), accuracy, clear)
+        yield from _quartiles(np.array([np.nan if value is None else value for value in values]))
         return
     for value in [*distinct, *([None] if None in values else [])]:
-        here = np.array([other == value for other in values])
-        yield _group("-" if value is None else str(value), accuracy[here], clear[here])
+        yield _text(value), np.array([other == value for other in values])
 
 
-def _quartiles(values: Floats, accuracy: Floats, clear: Flags) -> Iterator[Group]:
+def _text(value: str | bool | float | None) -> str:
+    names = {None: "-", True: "on", False: "off"}
+    return names[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _quartiles(values: Floats) -> Iterator[tuple[str, Flags]]:
     edges = np.nanquantile(values, [0, 0.25, 0.5, 0.75, 1])
     for low, high, last in zip(edges, edges[1:], (False, False, False, True), strict=False):
         here = (values >= low) & ((values <= high) if last else (values < high))
         if here.any():
-            yield _group(f"{low:.2g} to {high:.2g}", accuracy[here], clear[here])
+            yield f"{low:.2g} to {high:.2g}", here
     missing = np.isnan(values)
     if missing.any():
-        yield _group("-", accuracy[missing], clear[missing])
+        yield "-", missing
 
 
 def _group(value: str, accuracy: Floats, clear: Flags) -> Group:
@@ -129,5 +137,6 @@ def _group(value: str, accuracy: Floats, clear: Flags) -> Group:
     )
 
 
-def _column(table: pa.Table, name: str) -> Floats:
+def column(table: pa.Table, name: str) -> Floats:
+    """A column of numbers, as float64; NaN where it is not set."""
     return np.asarray(table[name].to_numpy(), dtype=np.float64)

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import UsageError
-from ..train import Executor
+from ..train import Executor, Threads
 from .processes import Processes
 from .ray import RayCluster
-from .slurm import SlurmArray
+from .slurm import SlurmJobs
 
-EXECUTORS = ("local", "processes", "ray", "slurm")
+EXECUTORS = ("threads", "processes", "ray", "slurm")
 
 
 def executor_for(
-    name: str,
-    *,
-    processes: int | None = None,
-    ray_address: str | None = None,
-    slurm: Sequence[str] = (),
-) -> Executor | None:
-    """The executor a name stands for; None for ``local``, the threads of this process.
+    name: str, *, processes: int | None = None, address: str | None = None, slurm: Sequence[str] = ()
+) -> Executor:
+    """The executor that a name stands for.
 
     Args:
         name: one of ``EXECUTORS``.
         processes: of ``processes``.
-        ray_address: of ``ray``.
+        address: of ``ray``.
         slurm: of ``slurm``, ``key=value`` each.
 
     Raises:
@@ -33,23 +29,21 @@ def executor_for(
     """
     if name not in EXECUTORS:
         raise UsageError(f"`executor` (={name!r}) must be {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}")
-    if processes is not None and processes < 1:
-        raise UsageError(f"`processes` (={processes}) must be at least 1")
-    given = {"processes": processes is not None, "ray": ray_address is not None, "slurm": bool(slurm)}
-    for owner, option in (("processes", "--processes"), ("ray", "--ray-address"), ("slurm", "--slurm")):
-        if given[owner] and name != owner:
-            raise UsageError(f"{option} goes with --executor {owner}, not with {name}")
+    for owner, given in (("processes", processes is not None), ("ray", address is not None), ("slurm", slurm)):
+        if given and name != owner:
+            flag = {"processes": "--processes", "ray": "--address", "slurm": "--slurm"}[owner]
+            raise UsageError(f"{flag} goes with --executor {owner}, not with {name}")
     if name == "processes":
         return Processes(processes)
     if name == "ray":
-        return RayCluster(ray_address)
+        return RayCluster(address)
     if name == "slurm":
-        return SlurmArray(dict(_parameter(text) for text in slurm))
-    return None
+        return SlurmJobs(dict(_parameter(text) for text in slurm))
+    return Threads()
 
 
-def _parameter(text: str) -> tuple[str, int | str]:
+def _parameter(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
-        raise UsageError(f"--slurm {text!r} must be key=value, for instance --slurm slurm_partition=gpu")
-    return key, int(value) if value.isdigit() else value
+        raise UsageError(f"--slurm {text!r} must be key=value, for instance --slurm partition=gpu")
+    return key, value

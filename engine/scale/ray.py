@@ -1,25 +1,34 @@
-"""A Ray cluster: a task of members is a Ray task, tried again on another node when its own dies."""
+"""A Ray cluster: a task of members is a Ray task, given to another node when its own dies."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Generator
+import signal
+import threading
+from collections.abc import Collection, Generator, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, WseError
-from ..train import Run
-from ..zoo import MemberResult
-from .tasks import ATTEMPTS, Job, Task, cut, lost, train_task
+from ..train import Checkpoints, Report, Run
+from .dispatch import Ended, Message, dispatch
+from .pulse import Listening, Pulse
+from .tasks import Job, Task, cut, train
 
+_TASKS_PER_WORKER = 8
 _POLL_SECONDS = 0.5
+_REPORT_SECONDS = 5.0
 
 
 class RayCluster:
-    """Trains on the nodes of a Ray cluster. Results come back through Ray: nodes need no folder in common.
+    """Trains on the nodes of a Ray cluster.
+
+    Results come back through Ray, one by one as members end; checkpoints go to the zoo's folder, which all nodes
+    must see.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; None: one of this machine alone, for this run.
+        address: of the cluster, as ``ray.init`` takes it; None: what Ray finds, or one of this machine alone.
 
     Raises:
         UsageError: Ray is not installed.
@@ -27,73 +36,125 @@ class RayCluster:
 
     def __init__(self, address: str | None = None) -> None:
         if find_spec("ray") is None:
-            raise UsageError("--executor ray needs Ray: `pip install ray`, or use --executor processes")
+            raise UsageError(
+                "--executor ray needs Ray: `pip install 'wse[ray]'` (or ray itself), or use --executor processes"
+            )
         self._address = address
 
     def workers(self, run: Run) -> int:
         """Packs the cluster can train at the same time, as it is now."""
         self._connect()
-        import ray
+        slots = _slots(run)
+        if slots < 1:
+            raise UsageError("the Ray cluster has no node that a task fits on: add one, or take fewer --threads")
+        return slots * (run.backend.workers or _threads(run))
 
-        per_task = run.backend.workers or self._threads(run)
-        resource = "GPU" if run.backend.name == "cuda" else "CPU"
-        tasks = ray.cluster_resources().get(resource, 0) // (1 if resource == "GPU" else self._threads(run))
-        if tasks < 1:
-            raise UsageError(f"the Ray cluster has too few {resource}s for one task: add a node, or ask for less")
-        return int(tasks) * per_task
-
-    def results(self, run: Run, members: Collection[int]) -> Generator[MemberResult]:
-        """Train members, in whatever order the nodes end their tasks."""
+    def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
+        """Train members on the cluster."""
         self._connect()
         import ray
 
-        job = ray.put(pickle.dumps(Job.of(run, self._threads(run))))
-        remote = ray.remote(train_task).options(
-            num_cpus=self._threads(run),
-            num_gpus=1 if run.backend.name == "cuda" else 0,
-            max_retries=ATTEMPTS - 1,
-        )
-        waiting: dict[Any, Task] = {
-            remote.remote(job, task): task for task in cut(run, members, self.workers(run))
-        }
-        try:
-            while waiting and not run.is_stopping:
-                ready, _ = ray.wait(list(waiting), timeout=_POLL_SECONDS)
-                for reference in ready:
-                    task = waiting.pop(reference)
-                    outcome = _outcome(reference, task)
-                    run.count(outcome.work)
-                    yield from outcome.results
-        finally:
-            for reference in waiting:
-                ray.cancel(reference, force=True)
-            ray.shutdown()
-
-    def _threads(self, run: Run) -> int:
-        return run.options.threads or 1
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        job = Job.of(run, threads=_threads(run), sharing=-(-run.workers // nodes), seconds=_REPORT_SECONDS)
+        team = _Team(run, pickle.dumps(job), Pulse(checkpoints.folder))
+        return dispatch(run, cut(run, members, _TASKS_PER_WORKER * _slots(run)), team)
 
     def _connect(self) -> None:
         import ray
 
         if ray.is_initialized():
             return
+        before = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=self._address or "local", log_to_driver=False)
+            ray.init(address=self._address, log_to_driver=False, logging_level="warning")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise WseError(
-                f"no Ray cluster answers at {self._address}: start one by `ray start --head`, "
-                f"or name another by --ray-address ({str(error).splitlines()[0]})"
+                f"no Ray cluster answers at {self._address or 'this machine'} ({str(error).splitlines()[0]}): "
+                "start one by `ray start --head`, or name another by --address"
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has put one in its place that leaves at once
 
 
-def _outcome(reference: Any, task: Task) -> Any:
+class _Team:
+    """Ray tasks, each a generator of messages; Ray itself does not try them again."""
+
+    def __init__(self, run: Run, job: bytes, pulse: Pulse) -> None:
+        import ray
+
+        self._run, self._pulse = run, pulse
+        self._job = ray.put(job)
+        self._begin = ray.remote(_train).options(
+            num_cpus=_threads(run),
+            num_gpus=1 if run.backend.name == "cuda" else 0,
+            num_returns="streaming",
+            max_retries=0,
+        )
+        self._running: dict[Any, Task] = {}
+
+    @property
+    def room(self) -> int:
+        return 2 * _slots(self._run) - len(
+            self._running
+        )  # more than there is room for, so that a cluster may grow
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running)
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            messages = self._begin.remote(self._job, tuple(task.left), self._pulse.path.absolute())
+            self._running[messages] = task
+
+    def messages(self) -> Iterator[tuple[Task, Message]]:
+        import ray
+
+        self._pulse.beat()
+        ready, _ = ray.wait(list(self._running), timeout=_POLL_SECONDS)
+        for messages in ready:
+            task, message = self._running[messages], _next(messages)
+            if isinstance(message, Ended):
+                del self._running[messages]
+            yield task, message
+
+    def stop(self) -> None:
+        self._pulse.end()
+
+    def close(self) -> None:
+        import ray
+
+        self._pulse.end()
+        for messages in self._running:
+            ray.cancel(messages, force=True)
+        ray.shutdown()
+
+
+def _train(job: bytes, members: Collection[int], pulse: Path) -> Iterator[Report | WseError]:
+    yield from train(job, members, Listening(pulse))  # Ray wants to see a generator
+
+
+def _next(messages: Any) -> Message:
     import ray
 
     try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Exception):
-            raise error.cause from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise lost(task, type(error).__name__) from error
+        message: Message = ray.get(next(messages))
+    except StopIteration:
+        return Ended("it was told to stop")
+    except ray.exceptions.RayError as error:  # its node or its process has died, or cannot read what is sent
+        return Ended(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+    return message
+
+
+def _threads(run: Run) -> int:
+    return run.options.threads or 1
+
+
+def _slots(run: Run) -> int:
+    """Tasks that the cluster can run at the same time."""
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if run.backend.name == "cuda":
+        return sum(int(min(each.get("GPU", 0), each.get("CPU", 0) // _threads(run))) for each in resources)
+    return sum(int(each.get("CPU", 0) // _threads(run)) for each in resources)

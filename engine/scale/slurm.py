@@ -1,140 +1,199 @@
-"""A Slurm array through submitit: a task of members is a task of the array, submitted again when it fails."""
+"""Slurm through submitit: a task of members is a job of an array, submitted again when it fails."""
 
 from __future__ import annotations
 
 import pickle
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, WseError
-from ..train import Run
-from ..zoo import MemberResult
-from .tasks import ATTEMPTS, Job, Outcome, Task, cut, lost, train_task
+from ..files import atomic_write
+from ..train import Checkpoints, Report, Run
+from .dispatch import Ended, Message, dispatch
+from .pulse import Listening, Pulse
+from .tasks import Job, Task, cut, train
 
-_POLL_SECONDS = 1.0
-_AT_A_TIME = 32
-
-
-@dataclass(frozen=True)
-class _ArrayTask:
-    """What a task of the array calls; Slurm may put it back into its queue, and it begins anew there."""
-
-    job: bytes
-    task: Task
-
-    def __call__(self) -> Outcome:
-        return train_task(self.job, self.task)
-
-    def checkpoint(self) -> Any:
-        """What Slurm is to run in place of this when it takes the node away."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
+_TASKS_PER_JOB = 2  # of those at a time: each waits in a queue, and starts anew
+_ARRAY = 1000  # jobs that Slurm takes as one array, as it is usually set up
+_POLL_SECONDS = 0.5
+_REPORT_SECONDS = 10.0
+_LATE_SECONDS = 60.0  # that the file system of a cluster may take to show a file
 
 
-class SlurmArray:
-    """Trains in tasks of a Slurm array. Results come back in a folder beside the zoo, which all nodes must see.
+class SlurmJobs:
+    """Trains in jobs of Slurm arrays. Results come back as files in the zoo's folder, which all nodes must see.
 
     Args:
-        parameters: of submitit's ``AutoExecutor``, such as ``slurm_partition`` and ``timeout_min``; further
-            ``cluster`` (slurm or local) and ``at_a_time``, how many tasks may run at the same time.
+        parameters: options of ``sbatch`` by their long names (``partition``, ``time``, ``mem``, ``account``, ...);
+            further ``at_a_time``, how many jobs may run at the same time, and ``cluster``, slurm or local.
 
     Raises:
-        UsageError: submitit is not installed.
+        UsageError: submitit is not installed, or a number is not one.
     """
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, str]) -> None:
         if find_spec("submitit") is None:
             raise UsageError(
-                "--executor slurm needs submitit: `pip install submitit`, or use --executor processes"
+                "--executor slurm needs submitit: `pip install 'wse[slurm]'` (or submitit itself), or use "
+                "--executor processes"
             )
         self._parameters = dict(parameters)
         self._cluster = self._parameters.pop("cluster", "slurm")
-        self._at_a_time = int(self._parameters.pop("at_a_time", _AT_A_TIME))
+        at_a_time = self._parameters.pop("at_a_time", "32")
+        if not at_a_time.isdigit() or int(at_a_time) < 1:
+            raise UsageError(f"--slurm at_a_time={at_a_time} must be a number of jobs, at least 1")
+        self._at_a_time = int(at_a_time)
 
     def workers(self, run: Run) -> int:
         """Packs trained at the same time when Slurm gives all that is asked for."""
-        return self._at_a_time * (run.backend.workers or run.options.threads or 1)
+        return self._at_a_time * (run.backend.workers or _threads(run))
 
-    def results(self, run: Run, members: Collection[int]) -> Generator[MemberResult]:
-        """Train members, in whatever order the tasks end."""
-        job = pickle.dumps(Job.of(run, run.options.threads or 1))
-        folder = run.options.folder.absolute()
-        jobs = Path(tempfile.mkdtemp(prefix=f".{folder.name}-jobs-", dir=folder.parent))
-        queue = [(task, 1) for task in cut(run, members, self.workers(run))]
-        running: dict[Any, tuple[Task, int]] = {}
-        try:
-            executor = self._open(jobs, run)
-            while (queue or running) and not run.is_stopping:
-                if self._cluster == "local":  # it has no queue of its own
-                    now, queue = queue[: self._at_a_time - len(running)], queue[self._at_a_time - len(running) :]
-                else:
-                    now, queue = queue, []
-                running.update(_submit(executor, job, now))
-                for submitted in [each for each in running if each.done()]:
-                    task, attempt = running.pop(submitted)
-                    outcome = _outcome(submitted)
-                    if isinstance(outcome, Outcome):
-                        run.count(outcome.work)
-                        yield from outcome.results
-                    elif attempt >= ATTEMPTS:
-                        raise lost(task, outcome)
-                    else:
-                        print(f"wse: a job ended ({outcome}); it is submitted again", file=sys.stderr)
-                        queue.append((task, attempt + 1))
-                time.sleep(_POLL_SECONDS)
-        finally:
-            for submitted in running:
-                submitted.cancel(check=False)
-            shutil.rmtree(jobs, ignore_errors=True)
+    def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
+        """Train members in jobs."""
+        folder = checkpoints.folder.absolute() / "jobs"
+        job = Job.of(run, threads=_threads(run), sharing=_threads(run), seconds=_REPORT_SECONDS)
+        room = self._at_a_time if self._cluster == "local" else _ARRAY  # on this machine there is no queue
+        team = _Team(
+            self._open(folder, run), pickle.dumps(job), Pulse(checkpoints.folder.absolute()), folder, room
+        )
+        return dispatch(run, cut(run, members, _TASKS_PER_JOB * self._at_a_time), team)
 
-    def _open(self, jobs: Path, run: Run) -> Any:
+    def _open(self, folder: Path, run: Run) -> Any:
         import submitit
 
+        given = {
+            f"slurm_{name}": int(value) if value.isdigit() else value for name, value in self._parameters.items()
+        }
         try:
-            executor = submitit.AutoExecutor(folder=jobs, cluster=self._cluster)
+            executor = submitit.AutoExecutor(folder=folder / "log", cluster=self._cluster)
             executor.update_parameters(
-                **{
-                    "name": "wse",
-                    "cpus_per_task": run.options.threads or 1,
-                    "gpus_per_node": 1 if run.backend.name == "cuda" else 0,
-                    **({"slurm_array_parallelism": self._at_a_time} if self._cluster == "slurm" else {}),
-                    **self._parameters,
-                }
+                name="wse",
+                cpus_per_task=_threads(run),
+                gpus_per_node=1 if run.backend.name == "cuda" else 0,
+                slurm_array_parallelism=self._at_a_time,
+                **given,
             )
         except (NameError, ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"--slurm: {' '.join(str(error).split())}") from error
         return executor
 
 
-def _submit(executor: Any, job: bytes, tasks: Sequence[tuple[Task, int]]) -> dict[Any, tuple[Task, int]]:
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a job calls: trains, and leaves each message as a file; returns how many there are."""
+
+    job: bytes
+    members: tuple[int, ...]
+    pulse: Path
+    inbox: Path
+
+    def __call__(self) -> int:
+        sent = 0
+        for message in train(self.job, self.members, Listening(self.pulse)):
+            with atomic_write(self.inbox / f"{time.time_ns():020d}.pickle") as file:
+                pickle.dump(message, file)
+            sent += 1
+        return sent
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """A job that has been submitted; ``seen``: messages read; ``over_since``: when it was found to be over."""
+
+    task: Task
+    submitted: Any
+    inbox: Path
+    seen: int = 0
+    over_since: float | None = None
+
+    def messages(self) -> Iterator[Message]:
+        """What has come since the last time; ``Ended`` when nothing more will."""
+        is_over = self.submitted.done()  # asked first, so that nothing can come after the look
+        for path in sorted(self.inbox.glob("[!.]*.pickle")):
+            message: Message = pickle.loads(path.read_bytes())  # noqa: S301 - from this run's own job
+            path.unlink()
+            self.seen += 1
+            yield message
+        if is_over:
+            self.over_since = self.over_since or time.monotonic()
+            sent, reason = _outcome(self.submitted)
+            if self.seen >= sent or time.monotonic() > self.over_since + _LATE_SECONDS:
+                yield Ended(reason)
+
+
+class _Team:
+    """Jobs in a queue; each has a folder for its messages."""
+
+    def __init__(self, executor: Any, job: bytes, pulse: Pulse, folder: Path, room: int) -> None:
+        self._executor, self._job, self._pulse = executor, job, pulse
+        self._folder, self._room = folder, room
+        self._submitted = 0
+        self._running: list[_Running] = []
+
+    @property
+    def room(self) -> int:
+        return self._room - len(self._running)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running)
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        import submitit
+
+        calls = []
+        for task in tasks:
+            inbox = self._folder / f"{self._submitted:06d}"
+            inbox.mkdir(parents=True)
+            self._submitted += 1
+            calls.append(_Call(job=self._job, members=tuple(task.left), pulse=self._pulse.path, inbox=inbox))
+        try:
+            submitted = self._executor.submit_array(calls)
+        except (submitit.core.utils.FailedJobError, OSError) as error:
+            raise WseError(f"Slurm took no jobs ({' '.join(str(error).split())}): see --slurm") from error
+        self._running += [
+            _Running(task=task, submitted=each, inbox=call.inbox)
+            for task, each, call in zip(tasks, submitted, calls, strict=True)
+        ]
+
+    def messages(self) -> Iterator[tuple[Task, Message]]:
+        self._pulse.beat()
+        quiet = True
+        for job in list(self._running):
+            for message in job.messages():
+                quiet = False
+                if isinstance(message, Ended):
+                    self._running.remove(job)
+                yield job.task, message
+        if quiet:
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        self._pulse.end()
+        for job in self._running:
+            if job.submitted.state == "PENDING":
+                job.submitted.cancel()
+
+    def close(self) -> None:
+        self._pulse.end()
+        for job in self._running:
+            job.submitted.cancel(check=False)
+
+
+def _outcome(submitted: Any) -> tuple[int, str]:
+    """How many messages a job that is over has left, as far as is known, and how it ended."""
     import submitit
 
-    if not tasks:
-        return {}
     try:
-        submitted = executor.submit_array([_ArrayTask(job, task) for task, _ in tasks])
-    except (submitit.core.utils.FailedSubmissionError, OSError) as error:
-        raise WseError(f"Slurm took no jobs: {' '.join(str(error).split())}; see --slurm") from error
-    return dict(zip(submitted, tasks, strict=True))
+        return submitted.result(), "it was told to stop"
+    except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
+        lines = str(error).strip().splitlines()
+        return 0, f"job {submitted.job_id}, {submitted.state}: {lines[-1] if lines else 'no output'}"
 
 
-def _outcome(submitted: Any) -> Outcome | str:
-    """What a job that has ended brought, or why it brought nothing; errors of its own are raised."""
-    import submitit
-
-    try:
-        kind, value = submitted._get_outcome_and_result()
-    except submitit.core.utils.UncompletedJobError:
-        return str(submitted.state)
-    if kind == "error":
-        raise WseError(f"a job failed: {str(value).strip().splitlines()[-1]}")
-    outcome: Outcome = value
-    return outcome
+def _threads(run: Run) -> int:
+    return run.options.threads or 1

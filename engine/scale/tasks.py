@@ -1,21 +1,50 @@
-"""What is sent to another process: members of one shard, and what they train with."""
+"""What is sent to a worker, and what it does with it: the same in a process, on a Ray node and in a Slurm job."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection
+import platform
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import version
+from pathlib import Path
 
 from ..errors import WseError
-from ..train import Options, Run, Work
-from ..zoo import MemberResult
+from ..train import DECISIVE, Memo, Options, Report, Run, Threads, Work, backend_for
+from ..zoo import Manifest
 
-ATTEMPTS = 3  # of a task whose worker dies
 
-# So many for each worker, where members train one by one: what is left at the end is small.
-_TASKS_PER_WORKER = 8
+@dataclass(kw_only=True)
+class Task:
+    """Members for one worker.
+
+    Attributes:
+        left: ids of those that have not come back.
+        tries: how many workers have been given them.
+    """
+
+    left: list[int]
+    tries: int = 0
+
+
+def cut(run: Run, members: Collection[int], tasks: int) -> list[Task]:
+    """Share members out over about so many tasks, the dearest architectures first.
+
+    Where members train one by one, a task may hold several architectures; elsewhere it holds one, and no fewer
+    of its members than train side by side.
+    """
+    packs = [[member.id for member in pack.members] for pack in run.plan_of(members).packs]
+    size = -(-len(members) // tasks)
+    if run.backend.members_per_pack is not None:
+        return _pieces([member for pack in packs for member in pack], size)
+    wanted = [max(size, run.wanted_rows(pack)) for pack in run.plan_of(members).packs]
+    return [task for pack, most in zip(packs, wanted, strict=True) for task in _pieces(pack, most)]
+
+
+def _pieces(members: list[int], size: int) -> list[Task]:
+    return [Task(left=members[first : first + size]) for first in range(0, len(members), size)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,108 +53,97 @@ class Job:
 
     Attributes:
         options: of the run, with the threads of one worker.
-        image_sets: name -> sha256, as the process that owns the zoo has them.
-        wse_version: that it runs.
+        manifest: of the run; what decides the bits of members must be the same here.
+        sharing: packs that train at the same time on the worker's machine, and share its memory.
+        seconds: how often a worker says what it has done when no member ends.
     """
 
     options: Options
-    image_sets: dict[str, str]
-    wse_version: str
+    manifest: Manifest
+    sharing: int
+    seconds: float
 
     @classmethod
-    def of(cls, run: Run, threads: int | None) -> Job:
+    def of(cls, run: Run, *, threads: int, sharing: int, seconds: float) -> Job:
         """The job of a run whose workers have so many threads each."""
+        options, here = run.options, Path.cwd()
         return cls(
             options=replace(
-                run.options, device=run.backend.name, precision=run.backend.precision, threads=threads
+                options,
+                folder=here / options.folder,
+                data_dir=options.data_dir and here / options.data_dir,
+                device=run.backend.name,
+                precision=run.backend.precision,
+                threads=threads,
             ),
-            image_sets={name: images.sha256 for name, images in run.image_sets.items()},
-            wse_version=version("wse"),
+            manifest=run.manifest,
+            sharing=sharing,
+            seconds=seconds,
         )
 
     def run(self) -> Run:
         """The same run, prepared here to train.
 
         Raises:
-            WseError: this machine has other software or image sets, so that it would train other members.
+            WseError: this machine does not see the zoo, or would train other members.
         """
-        if version("wse") != self.wse_version:
+        options, here = self.options, platform.node()
+        if not options.folder.is_dir():
             raise WseError(
-                f"a worker has wse {version('wse')}, the run {self.wse_version}: install the same on all machines"
+                f"a worker on {here} does not see {options.folder}: take an --out that all machines share"
             )
-        run = Run(self.options)
-        for name, images in run.image_sets.items():
-            if images.sha256 != self.image_sets[name]:
+        silent = backend_for(options.device, lambda line: None, precision=options.precision)
+        run = Run(options, silent)
+        for name in DECISIVE:
+            wanted, found = getattr(self.manifest, name), getattr(run.manifest, name)
+            if wanted != found:
                 raise WseError(
-                    f"a worker has another image set {name} than the run: share one folder by --data-dir"
+                    f"a worker on {here} has other {name.replace('_', ' ')} ({found}, not {wanted}): "
+                    "have the same packages and image sets on all machines"
                 )
+        run.workers = self.sharing
         return run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Members to train together: a shard's, or a part of them; they are of one architecture."""
-
-    name: str
-    members: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a task."""
-
-    results: tuple[MemberResult, ...]
-    work: Work
-
-
-def cut(run: Run, members: Collection[int], workers: int) -> list[Task]:
-    """Share members out over tasks: a shard each, or parts of shards where members train one by one anyway.
+def train(job: bytes, members: Collection[int], goes_on: Callable[[], bool]) -> Iterator[Report | WseError]:
+    """Train members in this process.
 
     Args:
-        run: whose shards.
-        members: ids.
-        workers: how many train at the same time.
+        job: a pickled ``Job``, prepared once for all its tasks that come here.
+        members: their ids.
+        goes_on: asked often; once it says no, members in training are checkpointed and the reports end.
 
-    Returns:
-        Tasks in the order of the run's plan, whose dearest architectures come first.
+    Yields:
+        Reports; in their place, at the end, an error that the user is to see.
     """
-    wanted = set(members)
-    most = max(1, -(-len(wanted) // (_TASKS_PER_WORKER * workers))) if run.backend.members_per_pack else None
-    order = {part.architecture.name: number for number, part in enumerate(run.plan.architectures)}
-    tasks = []
-    for shard in sorted(run.shards, key=lambda shard: order.get(shard.architecture, -1)):
-        missing = [member for member in shard.members if member in wanted]
-        size = most or len(missing)
-        tasks += [
-            Task(name=shard.file, members=tuple(missing[first : first + size]))
-            for first in range(0, len(missing), size or 1)
-        ]
-    return tasks
+    try:
+        yield from _reports(job, members, goes_on)
+    except WseError as error:
+        yield error
+    except Exception as error:
+        traceback.print_exc()
+        yield WseError(f"a worker on {platform.node()} failed: {type(error).__name__}: {error}")
 
 
-def train_task(job: bytes, task: Task) -> Outcome:
-    """Train a task in this process.
-
-    Args:
-        job: a pickled ``Job``; prepared once for all tasks of it that come here.
-        task: what to train.
-    """
-    run = _prepared(job)
-    before = run.work()
-    results = tuple(run.results(task.members))
-    return Outcome(results=results, work=run.work() - before)
+def _reports(job: bytes, members: Collection[int], goes_on: Callable[[], bool]) -> Iterator[Report]:
+    if not goes_on():
+        return
+    (run, seconds), memo = _prepared(job), Memo()
+    work, told = Work(), time.monotonic()
+    for report in Threads().reports(run, members, run.checkpoints(memo)):
+        if not run.is_stopping and not goes_on():
+            run.stop()
+        work += report.work
+        if report.result is not None or time.monotonic() >= told + seconds:
+            preparing = run.backend.preparing
+            yield Report(result=report.result, work=work, preparing=preparing, events=memo.take())
+            work, told = Work(), time.monotonic()
+    yield Report(work=work, events=memo.take())
+    if run.is_stopping:
+        _prepared.cache_clear()
 
 
 @lru_cache(maxsize=1)
-def _prepared(job: bytes) -> Run:
-    prepared: Job = pickle.loads(job)  # noqa: S301 - from the process that owns the zoo
-    return prepared.run()
-
-
-def lost(task: Task, reason: str) -> WseError:
-    """The error of a task that was tried often enough."""
-    ids = ", ".join(map(str, task.members[:5])) + (", ..." if len(task.members) > 5 else "")
-    return WseError(
-        f"workers ended {ATTEMPTS} times while they trained members {ids} of {task.name} ({reason}): "
-        "if memory is short, take fewer at a time; what is stored is safe, go on by --resume"
-    )
+def _prepared(job: bytes) -> tuple[Run, float]:
+    received: Job = pickle.loads(job)  # noqa: S301 - from the process that owns the zoo
+    return received.run(), received.seconds

@@ -64,6 +64,25 @@ class EpochEnd:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowState:
+    """A member somewhere in its training: all that a pack needs to go on with it to the same bits.
+
+    Arrays are copies in the layout's order, so that a state says nothing of how a pack keeps them.
+
+    Attributes:
+        weights: [D], float32 or what the pack computes in.
+        optimizer: what the optimizer remembers, [slots, D], likewise; zero for values that it never changes.
+        epoch: the epoch that the member is in, from 1.
+        losses: mean loss of each step of this epoch that is done, float64 [steps done].
+    """
+
+    weights: npt.NDArray[np.floating]
+    optimizer: npt.NDArray[np.floating]
+    epoch: int
+    losses: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
     """Weights to be measured on a part of the member's image set.
 
@@ -108,6 +127,12 @@ class Pack(Protocol):
 
     def place(self, row: int, member: Member, weights: Weights) -> None:
         """Put a member at the start of its training into a free row; ``weights`` [D] are copied."""
+
+    def state(self, row: int) -> RowState:
+        """Where the member of a row is; also after ``Interrupted``, which leaves every row between two steps."""
+
+    def restore(self, row: int, member: Member, state: RowState) -> None:
+        """Put a member into a free row where it was when ``state`` was taken, from a pack of this backend."""
 
     def release(self, row: int) -> None:
         """Free a row."""

@@ -19,7 +19,7 @@ from wse.kernels.simd import V
 
 from ..nets import Architecture, BatchNorm, Layout
 from ..space import Member
-from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
+from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
 from .cpu_compile import Compilation
 from .cpu_layout import Packing, round_up
 from .cpu_program import Program
@@ -94,6 +94,16 @@ class CpuPack:
     def place(self, row: int, member: Member, weights: Weights) -> None:
         """Put a member at the start of its training into a free row."""
         self._rows[row] = _Training(self._packing, self._context, member, weights)
+
+    def state(self, row: int) -> RowState:
+        """Where the member of a row is."""
+        return self._training(row).state()
+
+    def restore(self, row: int, member: Member, state: RowState) -> None:
+        """Put a member into a free row where it was when ``state`` was taken."""
+        training = _Training(self._packing, self._context, member, state.weights)
+        training.restore(state)
+        self._rows[row] = training
 
     def release(self, row: int) -> None:
         """Free a row."""
@@ -177,9 +187,11 @@ class _Pace:
 class _Training:
     """One member in training, its weights in the order of the kernels."""
 
-    def __init__(self, packing: Packing, context: Context, member: Member, weights: Weights) -> None:
+    def __init__(
+        self, packing: Packing, context: Context, member: Member, weights: npt.NDArray[np.floating]
+    ) -> None:
         setup, form = member.setup, context.settings.optimizer_form
-        self._member, self._context = member, context
+        self._packing, self._member, self._context = packing, member, context
         self._split = context.splits[setup.dataset]
         self.weights = aligned(packing.size)
         packing.pack(weights, self.weights)
@@ -187,13 +199,37 @@ class _Training:
         if setup.optimizer == "rmsprop":
             self._state[:] = CONSTANTS[form].rmsprop_start
         self._decays = np.array([[0, packing.weights]], dtype=np.int64)
-        self._epoch = self._step = 0
         images = self._split.epoch_size(member, limit=setup.images_per_epoch)
         self.steps = steps_per_epoch(images, setup.batch_size)
+        self._epoch, self._done = 1, 0  # steps of this epoch
+        self._losses = np.empty(self.steps, dtype=np.float64)  # of those
+
+    def state(self) -> RowState:
+        """A copy of all that changes."""
+        weights = self._packing.unpack(self.weights)
+        optimizer = np.empty((len(self._state), len(weights)), dtype=np.float32)
+        packed = np.zeros(self._packing.size, dtype=np.float32)
+        for slot, values in zip(self._state, optimizer, strict=True):
+            packed[: self._packing.trained] = slot
+            values[:] = self._packing.unpack(packed)
+        return RowState(
+            weights=weights,
+            optimizer=optimizer,
+            epoch=self._epoch,
+            losses=self._losses[: self._done].copy(),
+        )
+
+    def restore(self, state: RowState) -> None:
+        """Go on from there; the weights have been set."""
+        packed = np.empty(self._packing.size, dtype=np.float32)
+        for slot, values in zip(self._state, state.optimizer, strict=True):
+            self._packing.pack(values, packed)
+            slot[:] = packed[: self._packing.trained]
+        self._epoch, self._done = state.epoch, len(state.losses)
+        self._losses[: self._done] = state.losses
 
     def train_epoch(self, desk: _Desk) -> tuple[int, float]:
-        """One epoch; (images trained on, mean loss). It ends early when the loss is no longer finite."""
-        self._epoch += 1
+        """To the end of the epoch; (images trained on, mean loss). It ends early at a loss that is not finite."""
         setup = self._member.setup
         indices = epoch_indices(self._split, self._member, self._epoch, limit=setup.images_per_epoch)
         indices = indices[: self.steps * setup.batch_size]
@@ -203,30 +239,32 @@ class _Training:
         )  # fmt: skip
         bound = desk.bound(min(setup.batch_size, len(indices)), setup.activation)
         learning = _learning(self._context, self._member, self.weights, desk.gradient, self._state, self._decays)
-        losses, nothing = np.empty(self.steps, dtype=np.float64), np.zeros(0, dtype=np.int64)
-        done = 0
-        while done < self.steps and (done == 0 or np.isfinite(losses[done - 1])):
+        nothing = np.zeros(0, dtype=np.int64)
+        before = (self._epoch - 1) * self.steps
+        while self._done < self.steps and (self._done == 0 or np.isfinite(self._losses[self._done - 1])):
             if self._context.should_stop():
                 raise Interrupted
+            done = self._done
             chunk = min(max(desk.pace.images() // setup.batch_size, 1), self.steps - done)
             total = setup.epochs * self.steps
-            rates = np.array([learning_rate(setup, self._step + ahead, total) for ahead in range(chunk)])
+            rates = np.array([learning_rate(setup, before + done + ahead, total) for ahead in range(chunk)])
             began = time.perf_counter()
             trained, _ = run_batches(
                 bound,
                 scene,
                 learning,
                 rates,
-                self._step,
+                before + done,
                 done,
                 setup.batch_size,
-                losses[done : done + chunk],
+                self._losses[done : done + chunk],
                 nothing,
             )
             desk.pace.took(trained * setup.batch_size, time.perf_counter() - began)
-            done += trained
-            self._step += trained
-        return min(done * setup.batch_size, len(indices)), float(np.mean(losses[:done]))
+            self._done += trained
+        images, loss = min(self._done * setup.batch_size, len(indices)), float(np.mean(self._losses[: self._done]))
+        self._epoch, self._done = self._epoch + 1, 0
+        return images, loss
 
 
 def _learning(

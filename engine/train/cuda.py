@@ -16,7 +16,16 @@ from wse.kernels.packs import LARGEST_ITEM
 from ..errors import UsageError
 from ..nets import Architecture, Layout
 from ..space import Member
-from .backend import Context, DeviceMemoryError, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
+from .backend import (
+    Context,
+    DeviceMemoryError,
+    EpochEnd,
+    Evaluation,
+    EvaluationRequest,
+    Interrupted,
+    RowState,
+    Weights,
+)
 from .cuda_blocks import blocks_of
 from .cuda_evaluation import Evaluator
 from .cuda_layout import ArenaLayout
@@ -173,6 +182,23 @@ class CudaPack:
         self._state[:, row] = 0
         self._state[0, row] = initial_mean_square(member.setup.optimizer, self._context.settings.optimizer_form)
 
+    def state(self, row: int) -> RowState:
+        """Where the member of a row is."""
+        there = self._row(row)
+        return RowState(
+            weights=self._arena[row][self._places].cpu().numpy(),
+            optimizer=self._state[:, row].index_select(1, self._places).cpu().numpy(),
+            epoch=there.epoch,
+            losses=np.array(there.losses, dtype=np.float64),
+        )
+
+    def restore(self, row: int, member: Member, state: RowState) -> None:
+        """Put a member into a free row where it was when ``state`` was taken."""
+        self.place(row, member, state.weights.astype(np.float32))
+        self._row(row).go_on(state.epoch, state.losses.tolist())
+        for slot, values in zip(self._state, state.optimizer, strict=True):
+            slot[row] = torch.from_numpy(self._packed(values)).to(self._device)
+
     def release(self, row: int) -> None:
         """Free a row."""
         self._rows[row] = None
@@ -181,8 +207,7 @@ class CudaPack:
 
     def weights(self, row: int) -> Weights:
         """A copy of a row's weights in the layout's order, float32 [D]."""
-        if self._rows[row] is None:
-            raise ValueError(f"row {row} holds no member")
+        self._row(row)
         if row in self._snapshots:
             if self._copied is not None:
                 self._copied.synchronize()
@@ -228,6 +253,12 @@ class CudaPack:
             evaluator = Evaluator(network, self._layout, self._context, self._resident)
             return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
 
+    def _row(self, place: int) -> Row:
+        row = self._rows[place]
+        if row is None:
+            raise ValueError(f"row {place} holds no member")
+        return row
+
     def _end(self, place: int, row: Row, is_finite: bool) -> EpochEnd:
         """A member whose loss is no longer finite ends its epoch with that step, as in the reference."""
         losses = np.array(row.losses)
@@ -266,7 +297,7 @@ class CudaPack:
     def _network(self, images: int = 0) -> Network:
         return Network(self._architecture, max(images, self._evaluation_images), self._dtype, self._device)
 
-    def _packed(self, weights: Weights) -> Weights:
+    def _packed(self, weights: npt.NDArray[np.floating]) -> Weights:
         packed = np.zeros(self._layout.size, dtype=np.float32)
         packed[self._layout.places] = weights
         return packed

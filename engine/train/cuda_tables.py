@@ -127,7 +127,11 @@ class Row:
 
     def begin_epoch(self) -> None:
         """The next epoch."""
-        self.epoch, self.done, self.losses = self.epoch + 1, 0, []
+        self.go_on(self.epoch + 1, [])
+
+    def go_on(self, epoch: int, losses: list[float]) -> None:
+        """In an epoch of which the steps with these losses are done."""
+        self.epoch, self.done, self.losses = epoch, len(losses), losses
 
 
 class Tables:

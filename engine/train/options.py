@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from ..errors import UsageError
 from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, read_manifest
 from .backend import Backend
+from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
 
 DEVICES = ("auto", "cuda", "cpu", "reference")
@@ -35,6 +37,7 @@ class Options:
         precision: of the arithmetic on a GPU, bf16 or fp32; None: bf16 there, fp32 elsewhere.
         threads: packs trained at the same time; None: one for each core.
         rows: members that train side by side in a pack; None: what suits the backend.
+        checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
         resume: go on with an unfinished run in ``folder``.
         overwrite: replace a zoo in ``folder``.
 
@@ -53,6 +56,7 @@ class Options:
     precision: str | None = None
     threads: int | None = None
     rows: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     resume: bool = False
     overwrite: bool = False
 
@@ -61,6 +65,11 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
+        seconds = self.checkpoint_seconds
+        if not 0 <= seconds < math.inf:
+            raise UsageError(
+                f"`checkpoint_seconds` (={seconds}; --checkpoint-interval) must be at least 0, and finite"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,7 @@ def resolve_options(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    checkpoint_seconds: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> tuple[Options, list[str]]:
@@ -124,6 +134,7 @@ def resolve_options(
         device: auto if not given; a resumed run goes on with what it was begun with.
         precision: as for ``Options``; a resumed run goes on with what it was begun with.
         threads: as for ``Options``.
+        checkpoint_seconds: 300 if not given.
         resume: as for ``Options``.
         overwrite: as for ``Options``.
 
@@ -172,6 +183,7 @@ def resolve_options(
         device=device or (there.backend if there else "auto"),
         precision=precision or (there.precision if there and device is None else None),
         threads=threads,
+        checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds,
         resume=resume,
         overwrite=overwrite,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +18,7 @@ from wse.kernels.philox import keep_mask, keep_probability
 from ..nets import Architecture, Layout
 from ..nets.module import Network, build
 from ..space import Member
-from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, Weights
+from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
 from .schedule import learning_rate, steps_per_epoch
 from .split import PARTS, Images, Indices
 
@@ -72,6 +73,16 @@ class ReferencePack:
         """Put a member at the start of its training into a free row."""
         self._rows[row] = _Training(self._layout, self._context, member, weights, self._dtype)
 
+    def state(self, row: int) -> RowState:
+        """Where the member of a row is."""
+        return self._training(row).state()
+
+    def restore(self, row: int, member: Member, state: RowState) -> None:
+        """Put a member into a free row where it was when ``state`` was taken."""
+        training = _Training(self._layout, self._context, member, state.weights, self._dtype)
+        training.restore(state)
+        self._rows[row] = training
+
     def release(self, row: int) -> None:
         """Free a row."""
         self._rows[row] = None
@@ -105,7 +116,12 @@ class _Training:
     """One member in training: its weights as one flat vector that the network's tensors are views of."""
 
     def __init__(
-        self, layout: Layout, context: Context, member: Member, weights: Weights, dtype: torch.dtype
+        self,
+        layout: Layout,
+        context: Context,
+        member: Member,
+        weights: npt.NDArray[np.floating],
+        dtype: torch.dtype,
     ) -> None:
         setup, settings = member.setup, context.settings
         self._member, self._context = member, context
@@ -118,22 +134,37 @@ class _Training:
         specs = layout.tensors.values()
         self._is_weight = _mask(layout, [spec.kind == "weight" for spec in specs])
         self._frozen = _mask(layout, [spec.frozen for spec in specs])
-        self._epoch = self._step = 0
+        self._epoch = 1
+        self._losses: list[float] = []  # of this epoch's steps that are done
         images = self._split.epoch_size(member, limit=setup.images_per_epoch)
         self.steps = steps_per_epoch(images, setup.batch_size)
 
+    def state(self) -> RowState:
+        """A copy of all that changes."""
+        return RowState(
+            weights=self.weights.numpy().copy(),
+            optimizer=self._state.numpy().copy(),
+            epoch=self._epoch,
+            losses=np.array(self._losses, dtype=np.float64),
+        )
+
+    def restore(self, state: RowState) -> None:
+        """Go on from there; the weights have been set."""
+        self._state.copy_(torch.from_numpy(state.optimizer))
+        self._epoch, self._losses = state.epoch, state.losses.tolist()
+
     def train_epoch(self) -> tuple[int, float]:
-        """One epoch; (images trained on, mean loss). It ends early when the loss is no longer finite."""
-        self._epoch += 1
+        """To the end of the epoch; (images trained on, mean loss). It ends early at a loss that is not finite."""
         setup = self._member.setup
         indices = self._split.epoch_indices(self._member, self._epoch, limit=setup.images_per_epoch)
         indices = indices[: self.steps * setup.batch_size]
-        losses: list[float] = []
-        for first in range(0, len(indices), setup.batch_size):
-            losses.append(self._train_batch(first, indices[first : first + setup.batch_size]))
-            if not np.isfinite(losses[-1]):
+        for first in range(len(self._losses) * setup.batch_size, len(indices), setup.batch_size):
+            self._losses.append(self._train_batch(first, indices[first : first + setup.batch_size]))
+            if not np.isfinite(self._losses[-1]):
                 break
-        return min(len(losses) * setup.batch_size, len(indices)), float(np.mean(losses))
+        images, loss = min(len(self._losses) * setup.batch_size, len(indices)), float(np.mean(self._losses))
+        self._epoch, self._losses = self._epoch + 1, []
+        return images, loss
 
     def _train_batch(self, first: int, indices: Indices) -> float:
         if self._context.should_stop():
@@ -150,8 +181,8 @@ class _Training:
         loss.backward()  # type: ignore[no-untyped-call]
         self._gradient.masked_fill_(self._frozen, 0.0)
 
-        rate = learning_rate(setup, self._step, setup.epochs * self.steps)
-        self._step += 1
+        before = (self._epoch - 1) * self.steps + len(self._losses)
+        rate = learning_rate(setup, before, setup.epochs * self.steps)
         if setup.l2:
             add_l2(self._gradient, self.weights, self._is_weight, l2=setup.l2)
         if setup.weight_decay:
@@ -163,7 +194,7 @@ class _Training:
             kind=setup.optimizer,
             form=settings.optimizer_form,
             learning_rate=rate,
-            count=self._step,
+            count=before + 1,
             momentum=settings.momentum,
         )
         return loss.item()

@@ -1,99 +1,102 @@
-"""Threads of one process that train packs, and hand each member over as soon as it has ended."""
+"""Threads of this process that train packs, and hand each member over as soon as it has ended."""
 
 from __future__ import annotations
 
 import queue
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from ..machine import cores
 from ..nets import Architecture
 from ..space import Member
 from ..zoo import MemberResult
-from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .backend import DeviceMemoryError, Interrupted
+from .checkpoints import Checkpoints
+from .executor import Report
 from .plan import PackPlan
 from .trainer import Trainer, Work
 
+if TYPE_CHECKING:
+    from .run import Run
+
 _POLL_SECONDS = 0.1
 
+_Packs = queue.SimpleQueue[PackPlan]
 _Results = queue.Queue[MemberResult | BaseException | None]
 
 
 class Threads:
-    """Threads that take one pack after the other.
+    """The executor of a run that stays in its process."""
 
-    Args:
-        backend: what computes.
-        context: what all packs share.
-        workers: how many threads.
-        rows: how many of a pack's members train side by side.
-        faithful: also measure snapshots as the original study did.
-        stop: when it is set, the threads end soon; set here when one of them fails.
-        count: is given the work of every pack when that begins.
-    """
+    def workers(self, run: Run) -> int:
+        """As many threads as the backend or the options say; one for each core if they do not."""
+        return run.backend.workers or run.options.threads or cores()
 
-    def __init__(
-        self,
-        backend: Backend,
-        context: Context,
-        *,
-        workers: int,
-        rows: Callable[[PackPlan], int],
-        faithful: bool,
-        stop: threading.Event,
-        count: Callable[[Work], None],
-    ) -> None:
-        self._backend, self._context, self._workers = backend, context, workers
-        self._rows, self._faithful, self._stop, self._count = rows, faithful, stop, count
-
-    def results(self, packs: Sequence[PackPlan]) -> Generator[MemberResult]:
-        """Train packs, begun in this order; on an error or an interrupt all threads end before it does."""
-        waiting: queue.SimpleQueue[PackPlan] = queue.SimpleQueue()
-        for pack in packs:
-            waiting.put(pack)
+    def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
+        """Train members; on an error or an interrupt all threads end before it is raised."""
+        packs: _Packs = queue.SimpleQueue()
+        for pack in run.plan_of(members).packs:
+            packs.put(pack)
+        count = self.workers(run)
         # Bounded, so that finished members cannot pile up in memory when the disk is slow.
-        results: _Results = queue.Queue(maxsize=4 * self._workers)
-        threads = [
-            threading.Thread(target=self._work, args=(waiting, results), name=f"worker-{index}", daemon=True)
-            for index in range(self._workers)
-        ]
-        for thread in threads:
-            thread.start()
+        results: _Results = queue.Queue(maxsize=4 * count)
+        team = [_Worker(number, run, checkpoints, packs, results) for number in range(count)]
+        for worker in team:
+            worker.start()
         try:
-            yield from _until_done(results, len(threads))
-        except BaseException:
-            self._stop.set()
-            for thread in threads:
-                while thread.is_alive():  # it may wait for room in the queue
+            yield from _until_done(team, results)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):  # at once
+                checkpoints.close()
+            run.stop()
+            for worker in team:
+                while worker.is_alive():  # it may wait for room in the queue
                     with suppress(queue.Empty):
                         results.get_nowait()
-                    thread.join(timeout=_POLL_SECONDS)
+                    worker.join(timeout=_POLL_SECONDS)
             raise
         # A worker says that it is done before its frames are gone. Were it still freeing tensors when Python ends,
         # PyTorch would abort the process.
-        for thread in threads:
-            thread.join()
+        for worker in team:
+            worker.join()
 
-    def _work(self, packs: queue.SimpleQueue[PackPlan], results: _Results) -> None:
+
+class _Worker(threading.Thread):
+    """Takes one pack after the other."""
+
+    def __init__(self, number: int, run: Run, checkpoints: Checkpoints, packs: _Packs, results: _Results) -> None:
+        super().__init__(name=f"worker-{number}", daemon=True)
+        self.work = Work()
+        self._of, self._checkpoints = run, checkpoints
+        self._packs, self._results = packs, results
+
+    def run(self) -> None:
+        """Train until there are no packs left, or the run is to stop; in the end say (by None) that it is done."""
         try:
-            while not self._stop.is_set():
-                pack = packs.get_nowait()
-                self._train_pack(pack, self._rows(pack), results)
+            while not self._of.is_stopping:
+                pack = self._packs.get_nowait()
+                wanted, rows = self._of.wanted_rows(pack), self._of.rows(pack)
+                if rows < wanted:
+                    told = f"wse: host memory for the snapshots of {rows:,} members: training {rows:,} at a time"
+                    print(f"{told}, not {wanted:,}", file=sys.stderr)
+                self._train(pack, rows)
         except (queue.Empty, Interrupted):
             pass
         except BaseException as error:
-            results.put(error)
+            self._results.put(error)
         finally:
-            results.put(None)
+            self._results.put(None)
 
-    def _train_pack(self, pack: PackPlan, rows: int, results: _Results) -> None:
+    def _train(self, pack: PackPlan, rows: int) -> None:
         """Train a pack's members, fewer of them side by side if the device has too little memory for so many."""
         waiting, rows = list(pack.members), min(rows, len(pack.members))
         while True:
             try:
                 for result in self._trained(pack.architecture, waiting, rows):
-                    results.put(result)
+                    self._results.put(result)
                     waiting = [member for member in waiting if member.id != result.id]
                 return
             except DeviceMemoryError:
@@ -105,21 +108,31 @@ class Threads:
     def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
         """The results of members; what they need is let go of at the end."""
         trainer = Trainer(
-            self._backend, architecture, members, rows=rows, context=self._context, faithful=self._faithful
+            self._of.backend,
+            architecture,
+            members,
+            rows=rows,
+            context=self._of.context,
+            faithful=self._of.options.faithful,
+            checkpoints=self._checkpoints,
+            work=self.work,
         )
-        self._count(trainer.work)
         yield from trainer.results()
 
 
-def _until_done(results: _Results, workers: int) -> Iterator[MemberResult]:
-    """Results as they come, until every worker has said (by None) that it is done."""
-    while workers:
+def _until_done(team: Sequence[_Worker], results: _Results) -> Iterator[Report]:
+    """Members as they come, and what has been done even while none comes, until every worker is done."""
+    busy, told = len(team), Work()
+    while busy:
+        result = None
         with suppress(queue.Empty):
             # A short wait, not an endless one, lets signal handlers run.
-            result = results.get(timeout=_POLL_SECONDS)
-            if result is None:
-                workers -= 1
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                yield result
+            ended = results.get(timeout=_POLL_SECONDS)
+            if isinstance(ended, BaseException):
+                raise ended
+            if ended is None:
+                busy -= 1
+            result = ended
+        done = sum((worker.work for worker in team), Work())
+        yield Report(result=result, work=done - told)
+        told = done

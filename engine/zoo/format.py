@@ -18,7 +18,7 @@ import msgspec
 from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..nets import Architecture, Layout
-from .integrity import damaged, loading, saving
+from .integrity import DamagedError, loading, saving
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "zoo.json"
@@ -27,8 +27,14 @@ JOURNAL_FOLDER = "journal"
 
 # Stands in the place of the checksum while the checksum is taken.
 _NO_CHECKSUM = "0" * 64
+# Who trains the members may keep here what has not ended; it is gone when the zoo is complete.
+CHECKPOINT_FOLDER = "checkpoints"
 # Who trains the members may tell in this file how it went; the zoo does not depend on it.
 LOG_FILE = "log.jsonl"
+# Names the run that is writing the zoo; there is none when it is complete.
+LOCK_FILE = "zoo.lock"
+# Who reads the weights may keep here what was found; it is removed with the zoo that it is about.
+STUDIES_FOLDER = "meta"
 
 Labels = Literal["eval", "faithful"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -225,20 +231,20 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         head = msgspec.json.decode(content, type=_Head)
     except msgspec.ValidationError as error:
-        raise damaged(path, "it has no format version or no checksum") from error
+        raise DamagedError(path, "it has no format version or no checksum") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(path, f"it is not JSON ({error})") from error
+        raise DamagedError(path, f"it is not JSON ({error})") from error
     if head.format_version > FORMAT_VERSION:
         raise WseError(
             f"{path} has format {head.format_version}, this wse {_reads()}: update wse, and read it again"
         )
     unsigned = content.replace(_checksum_entry(head.checksum), _checksum_entry(_NO_CHECKSUM), 1)
     if head.checksum != hashlib.sha256(unsigned).hexdigest():
-        raise damaged(path, "its content does not match its checksum")
+        raise DamagedError(path, "its content does not match its checksum")
     try:
         signed = msgspec.json.decode(content, type=_SignedManifest)
     except (msgspec.ValidationError, UsageError) as error:
-        raise damaged(path, str(error)) from error
+        raise DamagedError(path, str(error)) from error
     return Manifest(**{name: getattr(signed, name) for name in Manifest.__struct_fields__})
 
 

@@ -31,9 +31,22 @@ def loading(path: Path) -> Iterator[None]:
         raise WseError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def damaged(path: Path, problem: str) -> WseError:
-    """The error for a file that is not what was written: ``problem`` continues "FILE is damaged: "."""
-    return WseError(f"{path} is damaged: {problem}; restore it from a copy or make the zoo again")
+class DamagedError(WseError):
+    """A file is not what was written.
+
+    Attributes:
+        path: the file.
+        problem: what is wrong, in words that continue "FILE is damaged: ".
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} is damaged: {problem}; restore it from a copy or make the zoo again")
+        self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
+        # Workers of a data loader hand it to their parent; the message alone does not make it again.
+        return (DamagedError, (self.path, self.problem))
 
 
 def file_problem(path: Path, size: int, sha256: str) -> str | None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError, WseError
 from ..nets import Layout
-from .format import SHARD_FOLDER, Manifest, ShardEntry, read_manifest
-from .integrity import damaged
+from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, ShardEntry, read_manifest
+from .integrity import DamagedError
+from .items import Items
 from .journal import Journal
 from .shards import Float32, Shard
 from .tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, members_schema, numbers, read_table, snapshots_schema
@@ -29,6 +30,7 @@ from .verify import find_problems
 if TYPE_CHECKING:
     import torch
 
+    from .normalising import Normalizing
     from .slices import SliceDataset
 
 # An open shard holds a file descriptor; systems allow as few as 256 of them.
@@ -70,6 +72,7 @@ class Zoo:
                 f"{folder} is unfinished: {finished:,} of {manifest.models:,} members are there; "
                 f"finish it with `wse generate --resume --out {folder}`"
             )
+        _check_names(folder / MANIFEST_FILE, manifest)
         return cls(folder, manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,6 +140,12 @@ class Zoo:
             )
         return ZooMember(self, self.members.slice(row, 1).to_pylist()[0])
 
+    def items(
+        self, *, snapshots: str | Sequence[int] | None = None, members: Sequence[int] | None = None
+    ) -> Items:
+        """Chosen snapshots of chosen members: see ``Items``."""
+        return Items(self, snapshots=snapshots, members=members)
+
     def slices(
         self,
         part: str,
@@ -146,15 +155,23 @@ class Zoo:
         snapshots: str | Sequence[int] | None = None,
         members: Sequence[int] | None = None,
         seed: int = 0,
+        normalize: Normalizing = "none",
+        statistics: bool = False,
+        pad: bool = False,
+        resident: bool | str = False,
     ) -> SliceDataset:
         """Random consecutive values of a part of every network, as a torch data set: see ``SliceDataset``."""
         from .slices import SliceDataset
 
-        return SliceDataset(self, part, length, target=target, snapshots=snapshots, members=members, seed=seed)
+        items = self.items(snapshots=snapshots, members=members)
+        return SliceDataset(
+            items, part, length, target=target, seed=seed,
+            normalize=normalize, statistics=statistics, pad=pad, resident=resident,
+        )  # fmt: skip
 
     def verify(self) -> list[str]:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""
-        return find_problems(self)
+        return [str(problem) for problem in find_problems(self)]
 
     def shard(self, file: str) -> Shard:
         """A weight file, opened; the least recently used ones are closed when too many are open.
@@ -177,14 +194,29 @@ class Zoo:
         return {entry.file: entry for entry in self.manifest.shards}
 
     def _open_shard(self, file: str) -> Shard:
-        entry = self._entries[file]
+        entry = self._entries.get(file)
+        if entry is None:
+            raise DamagedError(self.folder / MANIFEST_FILE, f"it does not name the shard {file}")
         path = self.folder / SHARD_FOLDER / file
         shard = Shard(path, self._verified.get(file))
         size = self.manifest.architectures[entry.architecture].size
         expected = (self.manifest.dtype, entry.architecture, (entry.members, entry.snapshots, size))
         if path.stat().st_size != entry.bytes or (shard.dtype, shard.architecture, shard.shape) != expected:
-            raise damaged(path, "its size or its header is not the one zoo.json names")
+            raise DamagedError(path, "its size or its header is not the one zoo.json names")
         return shard
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Refuse a ``zoo.json`` that names files or architectures that a complete zoo cannot have."""
+    for name in (MEMBERS_FILE, SNAPSHOTS_FILE):
+        if name not in manifest.tables:
+            raise DamagedError(path, f"it does not name {name}")
+    for entry in manifest.shards:
+        if entry.architecture not in manifest.architectures:
+            raise DamagedError(path, f"it does not describe the architecture of shard {entry.file!r}")
+    for name in (*manifest.tables, *(entry.file for entry in manifest.shards)):
+        if not name or Path(name).name != name or "\0" in name:
+            raise DamagedError(path, f"it names {name!r}, which is not the name of a file in its folder")
 
 
 class ZooMember:
@@ -283,7 +315,7 @@ class ZooMember:
         shard = self._zoo.shard(self.record["shard"])
         row = self.record["row"]
         if row >= len(shard.members) or shard.members[row] != self.id:
-            raise damaged(shard.path, f"row {row} is not member {self.id}")
+            raise DamagedError(shard.path, f"row {row} is not member {self.id}")
         if snapshot >= shard.snapshots[row]:
-            raise damaged(shard.path, f"it lacks snapshot {snapshot} of member {self.id}")
+            raise DamagedError(shard.path, f"it lacks snapshot {snapshot} of member {self.id}")
         return shard.read(row, snapshot)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import WseError
 from ..files import atomic_write
 from .format import FORMAT_VERSION, Dtype, Record, ShardEntry, canonical_json
-from .integrity import damaged, loading, saving
+from .integrity import DamagedError, loading, saving
 
 Float32 = NDArray[np.float32]
 
@@ -38,6 +38,11 @@ _STORED: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
+
+
+def stored_dtype(dtype: Dtype) -> np.dtype[Any]:
+    """How NumPy sees the numbers of a file; bfloat16 as uint16."""
+    return _STORED[_CODES[dtype]]
 
 
 class _Metadata(Record, frozen=True, kw_only=True):
@@ -160,12 +165,10 @@ class Shard:
         with loading(path):
             # np.asarray: slicing a plain array is several times faster than slicing a memmap.
             content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        self._numbers = content[start:].view(_STORED[code]).reshape(self.shape)
+        self._start, self._numbers = start, content[start:].view(_STORED[code]).reshape(self.shape)
 
     def read(self, row: int, snapshot: int, start: int = 0, stop: int | None = None) -> Float32:
         """Consecutive values of one snapshot.
-
-        The first touch of a snapshot reads all of it to check its crc32.
 
         Args:
             row: of the shard.
@@ -181,17 +184,32 @@ class Shard:
             WseError: the snapshot is damaged.
         """
         stop = self.shape[2] if stop is None else stop
-        if not (0 <= row < self.shape[0] and 0 <= snapshot < self.snapshots[row]):
-            raise IndexError(f"{self.path.name} has no row {row} with a snapshot {snapshot}")
         if not 0 <= start <= stop <= self.shape[2]:
             raise IndexError(f"values {start}:{stop} are not within 0:{self.shape[2]}")
+        return _decode(self.stored(row, snapshot)[start:stop], self.dtype)
+
+    def stored(self, row: int, snapshot: int) -> NDArray[Any]:
+        """One snapshot as it stands in the file, a read-only view [D]; bfloat16 as uint16.
+
+        The first touch of a snapshot reads all of it to check its crc32.
+
+        Raises:
+            IndexError: there is no such row or snapshot.
+            WseError: the snapshot is damaged.
+        """
+        if not (0 <= row < self.shape[0] and 0 <= snapshot < self.snapshots[row]):
+            raise IndexError(f"{self.path.name} has no row {row} with a snapshot {snapshot}")
         stored = self._numbers[row, snapshot]
         if not self.verified[row, snapshot]:
             if zlib.crc32(stored) != self._crc32[self._first_crc32[row] + snapshot]:
                 where = f"snapshot {snapshot} of member {self.members[row]}"
-                raise damaged(self.path, f"{where} does not match its crc32")
+                raise DamagedError(self.path, f"{where} does not match its crc32")
             self.verified[row, snapshot] = True
-        return _decode(stored[start:stop], self.dtype)
+        return stored  # type: ignore[no-any-return]
+
+    def offset(self, row: int, snapshot: int) -> int:
+        """Where a snapshot begins in the file, in bytes."""
+        return self._start + (row * self.shape[1] + snapshot) * self._numbers.strides[1]
 
 
 def _blocks(
@@ -205,7 +223,7 @@ def _blocks(
 
 def _encode(values: Float32, dtype: Dtype) -> NDArray[Any]:
     """The numbers as they are stored; contiguous whatever the strides, because strides are lost in a file."""
-    stored = _STORED[_CODES[dtype]]
+    stored = stored_dtype(dtype)
     if dtype == "float32":
         return np.ascontiguousarray(values, stored)
     if dtype == "float16":
@@ -228,7 +246,9 @@ def _header_bytes(shape: tuple[int, int, int], dtype: Dtype, metadata: _Metadata
     code = _CODES[dtype]
     header = _Header(
         metadata={"wse": canonical_json(metadata).decode()},
-        weights=_Tensor(dtype=code, shape=shape, data_offsets=(0, math.prod(shape) * _STORED[code].itemsize)),
+        weights=_Tensor(
+            dtype=code, shape=shape, data_offsets=(0, math.prod(shape) * stored_dtype(dtype).itemsize)
+        ),
     )
     text = canonical_json(header)
     text += b" " * (-len(text) % 8)
@@ -244,7 +264,7 @@ def _read_header(path: Path) -> tuple[_Header, int]:
             length = int.from_bytes(file.read(8), "little")
             start = 8 + length
             if size < 8 or start > size:
-                raise damaged(path, f"a header of {length:,} bytes does not fit into {size:,} bytes")
+                raise DamagedError(path, f"a header of {length:,} bytes does not fit into {size:,} bytes")
             text = file.read(length)
     except FileNotFoundError:
         raise WseError(f"{path} is missing; restore it from a copy or make the zoo again") from None
@@ -253,13 +273,13 @@ def _read_header(path: Path) -> tuple[_Header, int]:
     try:
         header = msgspec.json.decode(text, type=_Header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(path, f"its header cannot be read ({error})") from error
+        raise DamagedError(path, f"its header cannot be read ({error})") from error
     tensor = header.weights
     if tensor.dtype not in _STORED or min(tensor.shape) < 0:
-        raise damaged(path, f"it holds {tensor.dtype} {list(tensor.shape)}")
+        raise DamagedError(path, f"it holds {tensor.dtype} {list(tensor.shape)}")
     stored = math.prod(tensor.shape) * _STORED[tensor.dtype].itemsize
     if tensor.data_offsets != (0, stored) or start + stored != size:
-        raise damaged(path, f"it has {size:,} bytes instead of {start + stored:,}")
+        raise DamagedError(path, f"it has {size:,} bytes instead of {start + stored:,}")
     return header, start
 
 
@@ -267,11 +287,11 @@ def _metadata_of(path: Path, header: _Header) -> _Metadata:
     try:
         metadata = msgspec.json.decode(header.metadata.get("wse", ""), type=_Metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(path, f"its metadata cannot be read ({error})") from error
+        raise DamagedError(path, f"its metadata cannot be read ({error})") from error
     if metadata.format > FORMAT_VERSION:
         raise WseError(f"{path} has format {metadata.format}: update wse, and read it again")
     members, snapshots, _ = header.weights.shape
     lengths = len(metadata.members), len(metadata.snapshots), len(metadata.crc32)
     if lengths != (members, members, sum(metadata.snapshots)) or max(metadata.snapshots, default=0) > snapshots:
-        raise damaged(path, "its metadata do not fit its shape")
+        raise DamagedError(path, "its metadata do not fit its shape")
     return metadata

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..files import atomic_write
 from .format import ConfigType, Labels, TableEntry
-from .integrity import damaged, loading, saving
+from .integrity import DamagedError, loading, saving
 from .records import FAITHFUL_METRICS, METRICS, MemberRecord
 
 MEMBERS_FILE = "members.parquet"
@@ -158,14 +158,15 @@ def read_table(path: Path, entry: TableEntry, schema: pa.Schema) -> pa.Table:
     with loading(path):
         content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise damaged(path, "its content does not match its sha256")
+        raise DamagedError(path, "its content does not match its sha256")
     try:
         # Not pq.read_table: that loads all of pyarrow.dataset, which takes longer than opening the zoo.
-        table: Any = pq.ParquetFile(pa.BufferReader(content)).read()
+        # Without threads: where a command ends soon after, Arrow's may still be starting, and that aborts it.
+        table: Any = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise damaged(path, f"it is not a Parquet table ({error})") from error
+        raise DamagedError(path, f"it is not a Parquet table ({error})") from error
     if table.schema != schema or table.num_rows != entry.rows:
-        raise damaged(path, "its columns or rows are not those zoo.json names")
+        raise DamagedError(path, "its columns or rows are not those zoo.json names")
     return table
 
 

@@ -20,10 +20,13 @@ from ..errors import UsageError, WseError
 from ..files import sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
+    CHECKPOINT_FOLDER,
     JOURNAL_FOLDER,
+    LOCK_FILE,
     LOG_FILE,
     MANIFEST_FILE,
     SHARD_FOLDER,
+    STUDIES_FOLDER,
     ConfigType,
     Cost,
     Manifest,
@@ -34,6 +37,7 @@ from .format import (
 )
 from .integrity import loading, saving
 from .journal import Journal, MemberLine, ShardLine
+from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
 from .recovery import check_same_run, recover
@@ -57,17 +61,20 @@ _PYTHON_TYPES: dict[ConfigType, tuple[type, ...]] = {
 class ZooWriter:
     """A zoo being written; made by ``create`` or ``resume``. One thread at a time may use it.
 
+    No other run can write the zoo before ``finish`` or ``close``, or the end of the process.
+
     Attributes:
         folder: of the zoo.
         manifest: as it stands in ``zoo.json``.
         notes: what a resumed run found damaged and does again, a line each.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, plans: Sequence[ShardPlan], lock: Lock) -> None:
         self.folder = folder
         self.manifest = manifest
         self.notes: list[str] = []
         self._plans = plans
+        self._lock = lock
         self._plan_of = {member: plan for plan in plans for member in plan.members}
         self._journal = Journal(folder)
         self._shards: dict[str, ShardEntry] = {}
@@ -83,22 +90,27 @@ class ZooWriter:
             plans: every member once, by ``plan_shards``.
 
         Raises:
-            UsageError: the folder has something in it.
+            UsageError: the folder has something in it, or another run has begun there.
             ValueError: manifest and plans do not fit.
             WseError: a file cannot be written.
         """
         manifest = _planned(manifest, plans)
-        if folder.exists() and (not folder.is_dir() or _holds_something(folder)):
-            raise UsageError(
-                f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
-                "or name another folder"
-            )
+        if folder.exists() and not folder.is_dir():
+            raise _taken(folder)
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
-        write_manifest(folder, manifest)
-        writer = cls(folder, manifest, plans)
-        writer._make_folders()
+        lock = Lock(folder)
+        try:
+            if _holds_something(folder):
+                raise _taken(folder)
+            with saving(folder):
+                _remove_leftovers(folder)
+            write_manifest(folder, manifest)
+            writer = cls(folder, manifest, plans, lock)
+            writer._make_folders()
+        except BaseException:
+            lock.release()
+            raise
         return writer
 
     @classmethod
@@ -111,25 +123,19 @@ class ZooWriter:
             plans: likewise.
 
         Raises:
-            UsageError: the folder is not a zoo, or was begun with another set-up.
+            UsageError: the folder is not a zoo, was begun with another set-up, or another run is at work on it.
             ValueError: manifest and plans do not fit.
             WseError: ``zoo.json`` is damaged, or a file cannot be read, written or removed.
         """
-        there = read_manifest(folder)
-        check_same_run(folder, there, _planned(manifest, plans))
-        writer = cls(folder, there, plans)
-        with saving(folder):
-            _remove_leftovers(folder)
-        if there.status == "complete":
-            writer._finished = set(writer._plan_of)
-            writer._remove_journal()
-            return writer
-        writer._make_folders()
-        recovered = recover(folder, plans, writer._journal)
-        writer.notes = recovered.notes
-        writer._shards = recovered.shards
-        writer._finished = recovered.finished
-        writer._store_full_shards(plans)
+        manifest = _planned(manifest, plans)
+        check_same_run(folder, read_manifest(folder), manifest)
+        lock = Lock(folder)
+        try:
+            writer = cls(folder, read_manifest(folder), plans, lock)  # as the run that held the lock left it
+            writer._recover()
+        except BaseException:
+            lock.release()
+            raise
         return writer
 
     @property
@@ -171,6 +177,7 @@ class ZooWriter:
             WseError: members are missing, or a file cannot be written.
         """
         if self.manifest.status == "complete":
+            self.close()
             return self.folder
         missing = sorted(self._plan_of.keys() - self._finished)
         if missing:
@@ -201,7 +208,31 @@ class ZooWriter:
         )
         write_manifest(self.folder, self.manifest)
         self._remove_journal()
+        self.close()
         return self.folder
+
+    def close(self) -> None:
+        """Let other runs at the zoo, finished or not; nothing may be added afterwards.
+
+        Raises:
+            WseError: the file of the lock cannot be removed.
+        """
+        self._lock.release()
+
+    def _recover(self) -> None:
+        """Find out what is stored already, and clear away what is not whole."""
+        with saving(self.folder):
+            _remove_leftovers(self.folder)
+        if self.manifest.status == "complete":
+            self._finished = set(self._plan_of)
+            self._remove_journal()
+            return
+        self._make_folders()
+        recovered = recover(self.folder, self._plans, self._journal)
+        self.notes = recovered.notes
+        self._shards = recovered.shards
+        self._finished = recovered.finished
+        self._store_full_shards(self._plans)
 
     def _check(self, result: MemberResult) -> ShardPlan:
         plan = self._plan_of.get(result.id)
@@ -309,15 +340,23 @@ def remove_zoo(folder: Path) -> None:
         folder: of the zoo; a missing or empty one is fine.
 
     Raises:
-        UsageError: the folder holds something, but not a zoo.
+        UsageError: the folder holds something, but not a zoo; or a run is at work on it.
         WseError: a file cannot be removed.
     """
     if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):
         return
     if not (folder / MANIFEST_FILE).is_file():
         raise UsageError(f"{folder} is not a zoo, so it is not overwritten: name another folder")
+    lock = Lock(folder)
+    try:
+        _remove_files(folder)
+    finally:
+        lock.release()
+
+
+def _remove_files(folder: Path) -> None:
     with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER):
+        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, STUDIES_FOLDER):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         # zoo.json last: what is left by a crash can still be seen to be a zoo.
@@ -339,4 +378,11 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _holds_something(folder: Path) -> bool:
     with loading(folder):
-        return bool(set(folder.iterdir()) - set(_leftovers(folder)))
+        return bool(set(folder.iterdir()) - {folder / LOCK_FILE, *_leftovers(folder)})
+
+
+def _taken(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
+        "or name another folder"
+    )

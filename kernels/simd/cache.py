@@ -24,14 +24,16 @@ from numba.core import caching
 from .width import V
 
 _KERNELS = Path(__file__).parent.parent
+_APART = ("slices",)  # nothing is compiled from them but themselves, so training need not be compiled anew
 
 
 def cache_folder(sources: Iterable[Path]) -> Path:
-    """Where code compiled from all kernels and these files is kept: below ``WSE_CACHE`` or the user's cache."""
+    """Where code compiled from kernels and these files is kept: below ``WSE_CACHE`` or the user's cache."""
     digest = hashlib.sha256()
     for part in (f"{V}", version("numba"), version("llvmlite"), binding.get_host_cpu_name()):
         digest.update(part.encode() + b"\n")
-    for source in [*sorted(_KERNELS.rglob("*.py")), *sorted(sources)]:
+    kernels = [source for source in sorted(_KERNELS.rglob("*.py")) if source.parent.name not in _APART]
+    for source in [*kernels, *sorted(sources)]:
         digest.update(source.name.encode() + b"\n" + source.read_bytes())
     chosen = os.environ.get("WSE_CACHE")
     root = Path(os.path.expanduser(chosen)) if chosen else Path(platformdirs.user_cache_dir("wse"))

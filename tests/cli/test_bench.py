@@ -182,3 +182,19 @@ def test_wrong_use_is_one_clear_line(case: str, tmp_path: Path, monkeypatch, cap
     assert errors.startswith("wse: ")
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_slices_beside_what_a_user_would_write(tmp_path: Path) -> None:
+    chosen = ("--megabytes", "8", "--length", "500", "--seconds", "0.01", "--rounds", "1", "--out", "rows.jsonl")
+    done = wse("bench", "slices", *chosen, "--dir", ".", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for expected in ("ours: resident", "ours: files", "safetensors get_slice", "standardised", "copying large"):
+        assert expected in done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 14
+    assert {row["workload"] for row in rows} == {"as they are", "standardised"}
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+    done = wse("bench", "slices", "--dir", "nowhere", folder=tmp_path)
+    assert done.returncode == 2
+    assert "there is no such folder" in done.stderr

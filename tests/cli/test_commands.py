@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 import torch
 
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
+from wse.engine.zoo.format import write_manifest
+from wse.engine.zoo.tables import write_table
 
 TINY = [
     "--preset", "nws-fixed", "--datasets", "digits", "--threads", "2",
@@ -83,6 +88,31 @@ def test_info_of_a_zoo(small: Path) -> None:
     assert (small / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_of_a_zoo(small: Path, tmp_path: Path) -> None:
+    shown = wse("report", small / "zoo", "--out", "page.html", "--no-embedding", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("page.html (")
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page-data"}
+    assert "weights-pca" not in (tmp_path / "page.html").read_text()
+
+
+def test_report_leaves_the_zoo_alone(small: Path) -> None:
+    shown = wse("report", folder=small)
+    assert shown.returncode == 0, shown.stderr
+    assert (small / "report.html").is_file()
+    assert (small / "report-data" / "weights-pca.csv").is_file()
+    assert Zoo.open(small / "zoo").verify() == []
+
+
+@pytest.mark.parametrize("out", ["page.txt", "missing/page.html", "/proc/page.html"])
+def test_a_report_that_cannot_be_written_is_one_clear_line(out: str, small: Path, tmp_path: Path) -> None:
+    done = wse("report", small / "zoo", "--out", out, folder=tmp_path)
+    assert done.returncode == (2 if out == "page.txt" else 1)
+    assert done.stderr.startswith("wse: cannot write")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_info_as_json(small: Path) -> None:
     shown = json.loads(wse("info", "--json", folder=small).stdout)
     zoo = Zoo.open(small / "zoo")
@@ -123,9 +153,53 @@ def test_a_signal_ends_a_run_cleanly(number: signal.Signals, small: Path, tmp_pa
     unfinished = wse("info", folder=tmp_path)
     assert unfinished.returncode == 1
     assert "--resume" in unfinished.stderr
+    unfinished = wse("report", folder=tmp_path)
+    assert unfinished.returncode == 1
+    assert "--resume" in unfinished.stderr
     resumed = wse("generate", "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
+
+
+# One member is in training for long enough to be stopped there.
+LONG = [*TINY, "--threads", "1", "--models", "2", "--set", "epochs=60", "--set", "images_per_epoch=1024"]
+
+
+def wait_for_a_checkpoint(zoo: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        if any(zoo.glob("checkpoints/[0-9]*.safetensors")):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the command ended before it was to be interrupted: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    assert wse("generate", *LONG, folder=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_a_signal_inside_a_member_keeps_what_it_has_learned(twice: bool, long: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    process = start("generate", *LONG, "--checkpoint-interval", "0", folder=tmp_path)
+    wait_for_a_checkpoint(zoo, process)
+    process.send_signal(signal.SIGTERM)
+    if twice:
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert ("wse: interrupted: 0 of 2 models are stored" in errors) is not twice
+    assert any((zoo / "checkpoints").iterdir())
+    resumed = wse("generate", "--resume", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    log = [json.loads(line) for line in (zoo / "log.jsonl").read_text().splitlines()]
+    assert [event["epochs"] > 0 for event in log if event["event"] == "resumed"] == [True]
+    assert [event for event in log if event["event"] == "note"] == []
+    assert weights_of(zoo) == weights_of(long / "zoo")
+    assert Zoo.open(zoo).verify() == []
 
 
 def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> None:
@@ -140,9 +214,96 @@ def test_a_killed_run_resumes_to_the_same_zoo(small: Path, tmp_path: Path) -> No
     assert Zoo.open(tmp_path / "zoo").verify() == []
 
 
+@pytest.mark.parametrize("begin", ["--resume", "--overwrite"])
+def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) -> None:
+    first = start("generate", *TINY, "--models", "24", folder=tmp_path)
+    wait_for_members(tmp_path / "zoo", 2, first)
+    first.send_signal(signal.SIGSTOP)  # it is there, however slow the second one is
+    second = wse("generate", *TINY, "--models", "24", begin, folder=tmp_path)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].startswith(f"wse: zoo is being written by process {first.pid} on ")
+    assert "Traceback" not in second.stderr
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
+    assert not (tmp_path / "zoo" / "zoo.lock").exists()
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
+    done = wse("verify", folder=small)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("zoo is whole: 24 members, ")
+    assert done.stdout.count("\n") == 1
+    shown = json.loads(wse("verify", "--json", folder=small).stdout)
+    assert shown == {"zoo": "zoo", "whole": True, "measured": 0, "problems": []}
+    done = wse("verify", "--labels", "3", folder=small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(", 3 measured again\n")
+
+
+def test_verify_says_which_label_is_wrong(small: Path, tmp_path: Path) -> None:
+    """One more test image than the network gets right, in files that are each whole."""
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    there = Zoo.open(zoo)
+    accuracies = there.members["test_accuracy"].to_pylist()
+    accuracies[5] += 1 / 50
+    column = there.members.schema.get_field_index("test_accuracy")
+    table = there.members.set_column(column, "test_accuracy", pa.array(accuracies))
+    entry = write_table(zoo / "members.parquet", table)
+    tables = {**there.manifest.tables, "members.parquet": entry}
+    write_manifest(zoo, msgspec.structs.replace(there.manifest, tables=tables))
+    assert wse("verify", folder=tmp_path).returncode == 0
+    done = wse("verify", "--labels", "24", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["file"] == "members.parquet"
+    assert problem["problem"].startswith("member 5: its weights have test accuracy ")
+
+
+def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    (shard,) = (zoo / "shards").iterdir()
+    flip(shard, shard.stat().st_size - 1)
+    (zoo / "snapshots.parquet").unlink()
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "zoo/snapshots.parquet: it is missing",
+        f"zoo/shards/{shard.name}: its content does not match its sha256",
+        "restore what is damaged from a copy, or make the zoo again",
+    ]
+    done = wse("verify", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "zoo": "zoo",
+        "whole": False,
+        "measured": 0,
+        "problems": [
+            {"file": "snapshots.parquet", "problem": "it is missing"},
+            {"file": f"shards/{shard.name}", "problem": "its content does not match its sha256"},
+        ],
+    }
+    flip(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("zoo/zoo.json: its content does not match its checksum\n")
+    (found,) = json.loads(wse("verify", "--json", folder=tmp_path).stdout)["problems"]
+    assert found == {"file": "zoo.json", "problem": "its content does not match its checksum"}
+
+
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
+    "interval": (["generate", *TINY, "--models", "3", "--checkpoint-interval", "-1"], "--checkpoint-interval"),
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
     "impossible value": (["generate", *TINY, "--models", "3", "--set", "batch_size=0"], "`batch_size` (=0)"),
@@ -165,6 +326,10 @@ WRONG = {
     "seed": (["generate", *TINY, "--models", "3", "--seed", "-1"], "`seed` (=-1)"),
     "no zoo": (["info", "nowhere"], "no folder nowhere"),
     "not a zoo": (["info", "."], "not a zoo"),
+    "verify of no zoo": (["verify", "nowhere"], "no folder nowhere"),
+    "verify of what is no zoo": (["verify", "."], "not a zoo"),
+    "report of no zoo": (["report", "nowhere"], "no folder nowhere"),
+    "report of what is no zoo": (["report", "."], "not a zoo"),
     "unknown command": (["train"], "train"),
 }
 if not torch.cuda.is_available():
@@ -208,13 +373,9 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(small / "zoo", tmp_path / "zoo")
     table = tmp_path / "zoo" / "members.parquet"
-    content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 1
-    table.write_bytes(content)
+    flip(table, table.stat().st_size // 2)
     done = wse("info", folder=tmp_path)
     assert done.returncode == 1
     assert "members.parquet" in done.stderr

@@ -5,13 +5,16 @@ Triton's interpreter and its compiler exclude each other in a process, so these 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from wse.kernels.triton_addresses import narrow_addresses
+from wse.kernels.triton_check import distinct, variants_of
 
 WANTING = """
 import triton, triton.language as tl
@@ -29,6 +32,14 @@ def narrow_images(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
     tl.store(out_ptr + images * 96, 1.0)
 
 @triton.jit
+def crowded(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
+    places = tl.arange(0, BLOCK)
+    values = tl.load(table_ptr + places)
+    for step in range(D):
+        values = values * step + tl.load(table_ptr + step)
+    tl.store(out_ptr + places, values.to(tl.float32))
+
+@triton.jit
 def wide(out_ptr, table_ptr, D, BLOCK: tl.constexpr):
     member = tl.load(table_ptr + tl.program_id(1)).to(tl.int64)
     tl.store(out_ptr + member * D + tl.arange(0, BLOCK), 1.0)
@@ -40,7 +51,7 @@ def form(kernel, constants=None, **options):
 
 for variant in (
     form(narrow), form(narrow_images), form(wide), form(wide, needs_matrix=True), form(wide, {"BLOCK": 100}),
-    form(wide, {"BLOCK": 128, "STRAY": 1}),
+    form(wide, {"BLOCK": 128, "STRAY": 1}), form(crowded, {"BLOCK": 16384}, num_warps=1),
 ):
     print("|".join(check_variant(variant, "form", 90).problems))
 """
@@ -63,13 +74,31 @@ def test_wanting_forms_are_found(tmp_path) -> None:
     script.write_text(WANTING)
     done = run(str(script))
     assert done.returncode == 0, done.stderr
-    narrow, images, wide, matrix, block, stray = done.stdout.splitlines()
+    narrow, images, wide, matrix, block, stray, crowded = done.stdout.splitlines()
     assert narrow.startswith("an address of 32 bits")
     assert images.startswith("an address of 32 bits")
     assert wide == ""
     assert matrix == "no matrix instructions"
     assert block != ""  # not a power of two
     assert "name every argument once" in stray
+    assert crowded.startswith("registers are spilled to ")
+
+
+def test_forms_that_differ_in_name_alone_are_compiled_once() -> None:
+    """And those that differ in anything else are not."""
+    plain = next(variants_of("optim.triton"))
+    changes: list[dict[str, Any]] = [
+        {"name": "other"},
+        {"constexprs": {"BLOCK": 256}},
+        {"signature": {**plain.signature, "D": "i64"}},
+        {"num_warps": 8},
+        {"num_stages": 2},
+        {"aligned": ()},
+        {"needs_matrix": True},
+    ]
+    forms = [plain, *(dataclasses.replace(plain, **change) for change in changes)]
+    forms = [dataclasses.replace(form, name=str(place)) for place, form in enumerate(forms)]
+    assert [name for _, name in distinct(("optim.triton", form) for form in forms)] == list("0234567")
 
 
 def test_the_interpreter_is_refused() -> None:

@@ -29,6 +29,7 @@ MODULES = (
     "wse.kernels.conv.triton_gradient",
     "wse.kernels.linear.triton",
     "wse.kernels.pool.triton",
+    "wse.kernels.slices.triton",
 )
 
 

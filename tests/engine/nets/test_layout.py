@@ -230,6 +230,33 @@ def test_parts(nws_fixed, name, expected):
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv2", [(640, 3_888, "conv2")]),  # 3,200 weights, 16 biases, 16 of beta and of gamma; then statistics
+        ("conv3.bn", [(16_752, 16_816, "conv3")]),
+        ("conv3.bn.moving_mean", []),
+        ("conv", [(0, 624, "conv1"), (640, 3_888, "conv2"), (3_920, 16_816, "conv3")]),
+    ],
+)
+def test_runs_leave_moving_averages_out(nws_fixed, name, expected):
+    assert list(Layout(nws_fixed).runs(name)) == expected
+
+
+@given(architectures())
+def test_runs_hold_every_value_of_one_layer_once(architecture):
+    layout = Layout(architecture)
+    for included in (False, True):
+        place = 0
+        for start, stop, layer in layout.runs("all", statistics=included):
+            assert place <= start < stop
+            inside = [spec for spec in layout.tensors.values() if start <= spec.offset < stop]
+            assert {spec.layer for spec in inside} == {layer}
+            skipped = [spec for spec in layout.tensors.values() if place <= spec.offset < start]
+            assert all(spec.is_statistic and not included for spec in skipped)
+            place = stop
+
+
+@pytest.mark.parametrize(
     "name", ["", "conv4", "con", "conv3.", "conv3.b", "fc3.bn", "bn", "weight", "conv.weight", "3", ".", "ALL"]
 )
 def test_unknown_parts(nws_fixed, name):

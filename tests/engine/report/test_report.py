@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.report import draw_learning_curves, summarize
-from wse.engine.report.curves import _common_epochs
-from wse.engine.report.summary import _clear_accuracy, _groups, _quartiles
+from wse.engine.report.learning import quantile_curves
+from wse.engine.report.summary import _clear_accuracy, groups_of
 from wse.engine.train import Options, Run
 from wse.engine.zoo import Zoo
 
@@ -51,25 +52,19 @@ def test_groups_hold_the_right_members(zoo: Zoo) -> None:
 
 
 def test_numbers_are_grouped_by_quartile_and_missing_ones_apart() -> None:
-    values = np.array([*range(100), np.nan, np.nan], dtype=float)
-    accuracy = np.arange(102) / 102
-    groups = list(_quartiles(values, accuracy, accuracy > 0.5))
-    assert [group.members for group in groups] == [25, 25, 25, 25, 2]
-    assert groups[-1].value == "-"
-    assert groups[3].best == accuracy[99]
+    groups = list(groups_of(pa.chunked_array([[*range(100), None, None]])))
+    assert [int(here.sum()) for _, here in groups] == [25, 25, 25, 25, 2]
+    assert groups[-1][0] == "-"
+    assert np.flatnonzero(groups[3][1]).tolist() == list(range(75, 100))
 
 
 def test_a_few_numbers_and_none_are_values() -> None:
-    import pyarrow as pa
-
-    column = pa.chunked_array([[64, 32, None, 64]])
-    groups = list(_groups(column, np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, True, True, True])))
-    assert [(group.value, group.members, group.best) for group in groups] == [
-        ("32", 1, 0.2),
-        ("64", 2, 0.4),
-        ("-", 1, 0.3),
+    groups = [(value, here.tolist()) for value, here in groups_of(pa.chunked_array([[64, 32, None, 64]]))]
+    assert groups == [
+        ("32", [False, True, False, False]),
+        ("64", [True, False, False, True]),
+        ("-", [False, False, True, False]),
     ]
-    assert [group.above_chance for group in groups] == [1.0, 0.5, 1.0]
 
 
 def test_clear_means_five_sigmas_of_the_images_that_were_tested(zoo: Zoo) -> None:
@@ -94,5 +89,7 @@ def test_curves_that_cannot_be_drawn(zoo: Zoo, tmp_path: Path) -> None:
 
 
 def test_curves_go_as_far_as_half_of_the_members() -> None:
-    curves = [(np.array([0, end]), np.array([0.1, 0.2])) for end in (2, 4, 8)]
-    assert _common_epochs(curves).tolist() == [0, 2, 4]
+    curves = [(np.array([0, end]), np.array([0.0, end / 10])) for end in (2, 4, 8)]
+    epochs, (median,) = quantile_curves(curves, [0.5])
+    assert epochs.tolist() == [0, 2, 4]
+    np.testing.assert_allclose(median, [0, 0.2, 0.4])

@@ -6,7 +6,7 @@ import math
 from importlib import resources
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from wse.engine.errors import UsageError
@@ -370,3 +370,28 @@ def test_any_set_string(text):
     except UsageError:
         return
     assert key in [*KEYS, "preset"]
+
+
+LINES = (
+    st.builds("{} = {}".format, st.sampled_from([*KEYS, "preset", "[a]", "a.b"]), ODD) | ODD | st.text(max_size=20)
+)
+
+
+def encoded(lines):
+    return "\n".join(lines).encode(errors="surrogatepass")
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=80) | st.lists(LINES, max_size=4).map(encoded))
+@example(content=b"a = " + b"[" * 5000)
+@example(content=b'"a\\nb" = 1')
+def test_any_space_file(content, tmp_path):
+    file = tmp_path / "space.toml"
+    file.write_bytes(content)
+    try:
+        Space.load(preset="nws-main", file=file)
+    except UsageError as error:
+        lines = len(str(error).splitlines())
+    else:
+        lines = 1
+    assert lines == 1

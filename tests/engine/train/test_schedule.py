@@ -83,14 +83,14 @@ def test_a_list_of_epochs_of_a_member_that_may_stop() -> None:
     keeper = SnapshotKeeper((0, 5), epochs=1000, may_stop=True)
     for epoch in range(100):
         keeper.keep(epoch, weights(epoch))
-    assert sorted(keeper._held) == [0, 5]
+    assert sorted(keeper.held) == [0, 5]
 
 
 def test_memory_stays_bounded() -> None:
     keeper = SnapshotKeeper(20, epochs=1000, may_stop=True)
     for epoch in range(1001):
         keeper.keep(epoch, weights(epoch))
-        assert len(keeper._held) <= 41
+        assert len(keeper.held) <= 41
 
 
 def stopping_epoch(accuracies, **rules) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.zoo import Zoo, reader
+from wse.engine.zoo import DamagedError, Zoo, find_problems, reader
 from wse.engine.zoo.format import write_manifest
 
 from .conftest import LAYOUTS, Maker, contents, flip_bit, member_result, name_other_members
@@ -197,6 +197,58 @@ def test_verify_compares_tables_shards_and_manifest(zoo: Zoo) -> None:
     assert f"{first.file}: it does not belong to the zoo" in text
     assert "it has 8 members instead of 9" in text
     assert f"names row 0 of {first.file}, which does not exist" in text
+
+
+def test_verify_goes_on_after_a_shard_that_cannot_be_opened(zoo: Zoo) -> None:
+    """A shard with the checksum that zoo.json names, but of another architecture."""
+    first, *rest = zoo.manifest.shards
+    write_manifest(
+        zoo.folder,
+        msgspec.structs.replace(
+            zoo.manifest, shards=(msgspec.structs.replace(first, architecture="plain"), *rest)
+        ),
+    )
+    name_other_members(zoo.folder / "shards" / "norm-0002.safetensors")
+    problems = find_problems(Zoo.open(zoo.folder))
+    assert [(problem.file.name, problem.text) for problem in problems] == [
+        ("norm-0002.safetensors", "its content does not match its sha256"),
+        (first.file, "its size or its header is not the one zoo.json names"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda m: {"tables": {name: m.tables[name] for name in ["members.parquet"]}},
+            "it does not name snapshots",
+        ),
+        (
+            lambda m: {"architectures": {"norm": m.architectures["norm"]}},
+            "describe the architecture of shard 'plain-",
+        ),
+        (
+            lambda m: {"shards": (msgspec.structs.replace(m.shards[0], file="../zoo.json"), *m.shards[1:])},
+            "it names '../zoo.json', which is not the name of a file",
+        ),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(zoo: Zoo, change, told: str) -> None:
+    write_manifest(zoo.folder, msgspec.structs.replace(zoo.manifest, **change(zoo.manifest)))
+    with pytest.raises(DamagedError, match=told):
+        Zoo.open(zoo.folder)
+
+
+def test_a_shard_that_only_the_table_names_is_refused(zoo: Zoo) -> None:
+    write_manifest(zoo.folder, msgspec.structs.replace(zoo.manifest, shards=zoo.manifest.shards[1:]))
+    with pytest.raises(DamagedError, match="it does not name the shard norm-0000"):
+        Zoo.open(zoo.folder)[0].weights()
+
+
+def test_a_damaged_file_is_told_across_processes(tmp_path: Path) -> None:
+    error = DamagedError(tmp_path / "zoo.json", "it is torn")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.path, copy.problem) == (str(error), error.path, "it is torn")
 
 
 def test_verify_changes_nothing(zoo: Zoo) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def test_interruption_does_not_round_twice(tmp_path: Path, dtype: str) -> None:
     for member in reversed(range(maker.models)):
         writer = maker.resume(tmp_path / "b") if (tmp_path / "b").exists() else maker.create(tmp_path / "b")
         writer.add(member_result(member))
-    writer.finish(TIMING)
+        writer.close()
+    maker.complete(maker.resume(tmp_path / "b"))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -118,6 +120,7 @@ def test_killed_again_while_resuming(maker: Maker, tmp_path: Path, expected: dic
     writer = maker.create(folder)
     for member in (7, 5, 0, 2):
         writer.add(member_result(member))
+    writer.close()
     for at in range(1, 1000):
         with pytest.MonkeyPatch.context() as patch:
             Killer(patch, at)
@@ -139,8 +142,9 @@ def test_full_disk_at_every_step(maker: Maker, tmp_path: Path, expected: dict[st
         folder = tmp_path / f"full-{at}"
         with pytest.MonkeyPatch.context() as patch:
             Killer(patch, at, OSError(errno.ENOSPC, "No space left on device"))
-            with pytest.raises(WseError, match=r"cannot write .*: No space left on device") as caught:
-                maker.complete(maker.create(folder))
+            told = pytest.raises(WseError, match=r"cannot write .*: No space left on device")
+            with told as caught, closing(maker.create(folder)) as writer:
+                maker.complete(writer)
         assert str(folder) in str(caught.value)
         assert "\n" not in str(caught.value)
         writer = maker.resume(folder) if (folder / "zoo.json").exists() else maker.create(folder)
@@ -187,6 +191,7 @@ def test_damaged_files_are_found_and_done_again(
     assert sorted(path.name for path in (folder / "journal").glob("*.safetensors")) == [
         f"{member:06d}.safetensors" for member in (2, 4, 6, 7) if member in (2, 4)
     ]
+    writer.close()
     spoil(folder / "journal/000002.safetensors")
     spoil(folder / "shards/norm-0000.safetensors")
     writer = maker.resume(folder)
@@ -206,6 +211,7 @@ def test_a_shard_is_made_again_from_its_pieces(maker: Maker, tmp_path: Path, exp
         Killer(patch, 9, OSError(errno.EIO, "Input/output error"))
         with pytest.raises(WseError, match="Input/output error"):
             writer.add(member_result(1))
+    writer.close()
     shard = folder / "shards/norm-0000.safetensors"
     assert shard.exists()
     assert (folder / "journal/000000.safetensors").exists()
@@ -220,6 +226,7 @@ def test_lost_records_are_trained_again(maker: Maker, tmp_path: Path, expected: 
     writer = maker.create(folder)
     for member in (0, 1, 2, 3):
         writer.add(member_result(member))
+    writer.close()
     flip_bit(folder / "journal/journal.jsonl", 100)
     writer = maker.resume(folder)
     assert writer.finished == {2, 3}
@@ -233,6 +240,7 @@ def test_journal_that_is_gone_starts_afresh(maker: Maker, tmp_path: Path, expect
     writer = maker.create(folder)
     for member in (0, 1, 2):
         writer.add(member_result(member))
+    writer.close()
     (folder / "journal/journal.jsonl").unlink()
     writer = maker.resume(folder)
     assert writer.finished == frozenset()

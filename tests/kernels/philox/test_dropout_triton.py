@@ -77,6 +77,16 @@ def test_channels_that_are_only_stored_are_left_alone(device):
     torch.testing.assert_close(got[:, :5], values[:, :5] * masks(offsets, 5, 0), rtol=1e-6, atol=0)
 
 
+def test_images_with_channels_that_are_only_stored(device):
+    offsets, (H, W, C) = [0, 3, 5, 6, 6], (2, 3, 3)
+    values = torch.randn(offsets[-1], H, W, C + 1)
+    values[..., C:] = torch.nan
+    got = run(device, values, offsets, layer=0, margin=0, channels=C)
+    assert got[..., C:].isnan().all()
+    expected = values[..., :C] * masks(offsets, H * W * C, 0).view(-1, H, W, C)
+    torch.testing.assert_close(got[..., :C], expected, rtol=1e-6, atol=0)
+
+
 def test_a_damaged_member_leaves_the_others_unchanged(device):
     offsets = [0, 5, 9, 10, 20]
     values = torch.randn(20, 6)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
+from wse.kernels.simd import cache
 from wse.kernels.simd.cache import cache_folder, cached_njit, is_cached
 
 SOURCES = [Path(__file__)]
@@ -35,6 +37,17 @@ def test_code_is_compiled_once(folder: Path) -> None:
     assert not run()
     assert is_cached(SOURCES)
     assert run()
+
+
+def test_kernels_that_stand_apart_leave_the_others_compiled(tmp_path: Path, monkeypatch) -> None:
+    kernels = tmp_path / "kernels"
+    shutil.copytree(cache._KERNELS, kernels, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "_KERNELS", kernels)
+    before = cache_folder(SOURCES)
+    (kernels / "slices" / "cpu.py").write_text("changed")
+    assert cache_folder(SOURCES) == before
+    (kernels / "pool" / "cpu.py").write_text("changed")
+    assert cache_folder(SOURCES) != before
 
 
 @pytest.mark.parametrize("ending", [".nbc", ".nbi"])

@@ -1,0 +1,48 @@
+"""Meta-classifiers: what can be read from weights, how much, where and when."""
+
+from .models import MODELS, Making, ModelSpec
+from .options import StudyOptions, pick_device
+from .reading import SliceSpec
+from .results import (
+    Confusion,
+    Fit,
+    Interval,
+    Map,
+    Question,
+    Score,
+    Study,
+    find_studies,
+    main_metric,
+    read_study,
+    write_study,
+)
+from .splits import Condition
+from .study import run_study
+from .targets import Kind, Target, kinds_of, open_questions, target_of
+
+__all__ = [
+    "MODELS",
+    "Condition",
+    "Confusion",
+    "Fit",
+    "Interval",
+    "Kind",
+    "Making",
+    "Map",
+    "ModelSpec",
+    "Question",
+    "Score",
+    "SliceSpec",
+    "Study",
+    "StudyOptions",
+    "Target",
+    "find_studies",
+    "kinds_of",
+    "main_metric",
+    "open_questions",
+    "pick_device",
+    "read_study",
+    "run_study",
+    "target_of",
+    "write_study",
+]

@@ -1,0 +1,248 @@
+"""What of the weights is read: ``--slice`` and ``--snapshots``, and the tables that models get of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..zoo import Items, Zoo
+from ..zoo.normalising import Normalizing
+from ..zoo.slices import SliceDataset
+from ..zoo.tables import numbers
+from .features import setup_features
+from .models import Reads
+from .models.source import ArraySource
+from .permuted import PermutedItems
+from .statistics import Statistics, part_statistics, value_statistics
+
+Indices = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+# Read at a time when slices are judged.
+_BLOCK_VALUES = 2**24
+# Of slices, where a whole part is asked for, but is not of one size: as in the study, or less.
+_MOST_VALUES = 5000
+NORMALIZING = ("none", "slice", "layer", "position")
+
+# Random slices of each network that a table of statistics is trained on, and evenly spaced ones that are judged.
+TRAINING_SLICES = 8
+JUDGED_SLICES = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceSpec:
+    """``conv3``: a whole part; ``all:5000``: so many consecutive values of it, at any place.
+
+    Attributes:
+        part: see ``Layout.part``.
+        length: in values; None for the whole part.
+    """
+
+    part: str
+    length: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SliceSpec:
+        """Read ``PART`` or ``PART:LENGTH``.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        part, colon, length = text.partition(":")
+        if not part or (colon and not (length.isdecimal() and int(length) > 0)):
+            raise UsageError(f"--slice {text}: write a part (all, conv, fc, conv3, conv3.weight) or PART:LENGTH")
+        return cls(part=part, length=int(length) if colon else None)
+
+    def __str__(self) -> str:
+        return self.part if self.length is None else f"{self.part}:{self.length}"
+
+
+def parse_snapshots(text: str, zoo: Zoo) -> str | list[int] | None:
+    """Read ``last``, ``all``, a range such as ``10:`` or ``-5:``, or a list such as ``0,5,-1``.
+
+    Returns:
+        As ``Items`` takes it.
+
+    Raises:
+        UsageError: it is none of these, or an empty range.
+    """
+    if text == "last":
+        return None
+    if text == "all":
+        return "all"
+    try:
+        if ":" in text:
+            first, last = (int(bound) if bound.strip() else None for bound in text.split(":"))
+            chosen = list(range(int(numbers(zoo.members["snapshots"]).max(initial=0))))[first:last]
+        else:
+            chosen = [int(index) for index in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--snapshots {text}: write last, all, a range (10:, -5:) or a list (0,5,-1)") from None
+    if not chosen:
+        raise UsageError(f"--snapshots {text} names none")
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """What a model predicts from.
+
+    Attributes:
+        X: rows for some of the items, one item after the other, ``looks`` rows each.
+        looks: how often each item is looked at: the prediction is the mean.
+    """
+
+    X: Any
+    looks: int = 1
+
+
+class Reading:
+    """Items, and what models read of them; a table is computed once, when it is first asked for.
+
+    Args:
+        items: N of them.
+        what: which values.
+        statistics: whether moving averages of batch normalisation are among them.
+        normalize: ``none``, ``slice``, ``layer``, or positions fitted to training items; of values and of slices,
+            not of statistics. See ``SliceDataset``.
+        seed: of the places of slices.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        what: SliceSpec,
+        *,
+        statistics: bool = False,
+        normalize: Normalizing = "none",
+        seed: int = 0,
+    ) -> None:
+        self.items = items
+        self.what = what
+        self._with_moving_averages = statistics
+        self._normalize: Normalizing = normalize
+        self._seed = seed
+        self._setup: dict[str, Float64] = {}
+
+    def training(self, reads: Reads, chosen: Indices, target: str) -> tuple[Any, int]:
+        """What a model is fitted to.
+
+        Args:
+            reads: what the model gets.
+            chosen: items to be trained on, indices [n] in ascending order.
+            target: the column that is asked for.
+
+        Returns:
+            X, and how many rows of it each item has, one item after the other.
+
+        Raises:
+            UsageError: the model cannot read these items.
+        """
+        if reads == "slices":
+            return self.slices.only(chosen), 1
+        if reads == "statistics" and self.what.length is not None:
+            return self._statistics_of_random_slices(chosen), TRAINING_SLICES
+        block = next(self.tested(reads, chosen, target))
+        return block.X, block.looks
+
+    def tested(self, reads: Reads, chosen: Indices, target: str) -> Iterator[Block]:
+        """What a model predicts from: blocks of items, in the order of ``chosen``."""
+        match reads:
+            case "nothing":
+                yield Block(X=np.zeros((len(chosen), 1)))
+            case "setup":
+                if target not in self._setup:
+                    self._setup[target] = setup_features(self.items, target)
+                yield Block(X=self._setup[target][chosen])
+            case "statistics" if self.what.length is None:
+                yield Block(X=self.statistics.values[chosen])
+            case "statistics":
+                for values, looks in self._even_slices(chosen):
+                    yield Block(X=value_statistics(values), looks=looks)
+            case "values":
+                yield Block(X=self.values[chosen])
+            case "slices":
+                for values, looks in self._even_slices(chosen):
+                    yield Block(X=ArraySource(values), looks=looks)
+            case "networks":
+                if str(self.what) != "all":
+                    raise UsageError("it reads whole networks: leave --slice out")
+                yield Block(X=self.items.only(chosen))
+
+    def over(self, items: Items, length: int | None = None) -> Reading:
+        """Slices of other items, or of another length, with the normalising of this one."""
+        return Reading(
+            items,
+            SliceSpec(part=self.what.part, length=length or self.slices.length),
+            statistics=self._with_moving_averages,
+            normalize=self._normalize,
+            seed=self._seed,
+        )
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Statistics of each tensor of the part."""
+        return part_statistics(self.items, self.what.part, statistics=self._with_moving_averages)
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """All values of the part [N, values].
+
+        Raises:
+            UsageError: networks differ in how many there are, or a slice is read at random places.
+        """
+        if self.what.length is not None:
+            raise UsageError("it reads a whole part, not slices at random places")
+        dataset = self._dataset(None)
+        return dataset.batch(range(len(dataset)))[0].numpy()
+
+    @cached_property
+    def slices(self) -> SliceDataset:
+        """Slices; where the whole part is asked for, but networks differ in its size, random ones.
+
+        Raises:
+            UsageError: an architecture has no such part, or too short a one.
+        """
+        if self.what.length is not None:
+            return self._dataset(self.what.length)
+        layouts = [self.items.zoo.layout(name) for name in self.items.architectures]
+        runs = [layout.runs(self.what.part, statistics=self._with_moving_averages) for layout in layouts]
+        sizes = {sum(stop - start for start, stop, _ in found) for found in runs}
+        return self._dataset(None if len(sizes) == 1 else min(_MOST_VALUES, *sizes))
+
+    def _dataset(self, length: int | None) -> SliceDataset:
+        return SliceDataset(
+            self.items,
+            self.what.part,
+            length,
+            seed=self._seed,
+            normalize=self._normalize,
+            statistics=self._with_moving_averages,
+            # What is permuted stands in no file.
+            resident=isinstance(self.items, PermutedItems),
+        )
+
+    def _statistics_of_random_slices(self, chosen: Indices) -> Float64:
+        """[n x TRAINING_SLICES, statistics], one item after the other."""
+        slices = copy.copy(self.slices)
+        found = []
+        for epoch in range(TRAINING_SLICES):
+            slices.set_epoch(epoch)
+            found.append(value_statistics(slices.batch(chosen)[0].numpy()))
+        return np.stack(found, axis=1).reshape(len(chosen) * TRAINING_SLICES, -1)
+
+    def _even_slices(self, chosen: Indices) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Blocks of evenly spaced slices [b x looks, length], one item after the other."""
+        slices = self.slices
+        looks = JUDGED_SLICES if slices.places > 1 else 1
+        step = max(1, _BLOCK_VALUES // (looks * slices.length))
+        for start in range(0, len(chosen), step):
+            values = slices.evenly(chosen[start : start + step], looks)[0]
+            yield values.flatten(0, 1).numpy(), looks

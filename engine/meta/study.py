@@ -1,0 +1,99 @@
+"""A study: every target by every model, on members that the model has not seen."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..zoo import STUDIES_FOLDER, Items
+from .crew import Report, done
+from .jobs import Jobs, Outcome
+from .judging import confusion
+from .options import StudyOptions
+from .results import Confusion, Question, Score, Study, write_study
+from .targets import Target
+from .views import Answers, grouped, groupings, score, together
+
+
+def run_study(options: StudyOptions, out: Path | None = None, report: Report | None = None) -> tuple[Study, Path]:
+    """Do a study and keep it.
+
+    Args:
+        options: what is asked.
+        out: folder of the results; None: one inside the zoo, named after what is read.
+        report: called as the work goes on.
+
+    Returns:
+        The study, and where it is kept.
+
+    Raises:
+        UsageError: something asked for does not exist, or too few members are left.
+        WseError: the zoo is missing or damaged, or the results cannot be written.
+    """
+    began = time.perf_counter()
+    folder = out or options.zoo / STUDIES_FOLDER / options.name
+    jobs = Jobs(options)
+    outcomes = dict(done(jobs, began, report or (lambda share, what, words: None)))
+    study = _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began)
+    write_study(folder, study)
+    return study, folder
+
+
+def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
+    # (target, model, view, group) -> the answers of each round
+    found: dict[tuple[str, str, str, str], list[Answers]] = defaultdict(list)
+    for job, outcome in zip(jobs.all, outcomes, strict=True):
+        for view, told in outcome.answers.items():
+            group = str(jobs.options.test_length) if view == "length" else job.layer
+            found[job.target.name, job.spec.name, view, group].append((job.test, told))
+    scores: list[Score] = []
+    confusions: list[Confusion] = []
+    columns = groupings(jobs.items)
+    for (target, model, view, group), rounds in found.items():
+        chosen, predictions = together(rounds)
+        whole = view == "all"
+        scores.append(score(predictions, model=model, view=view, group=group, ranks=whole))
+        if not whole:
+            continue
+        scores += grouped((chosen, predictions), columns, model=model)
+        if predictions.target.kind == "classification":
+            counts = tuple(tuple(row) for row in confusion(predictions).tolist())
+            classes = predictions.target.classes
+            confusions.append(Confusion(target=target, model=model, classes=classes, counts=counts))
+    options = jobs.options
+    return Study(
+        wse_version=version("wse"),
+        zoo=options.zoo.name or str(options.zoo),
+        zoo_seed=jobs.zoo.manifest.seed,
+        slice=str(options.what),
+        snapshots=options.snapshots + (f", tested on {options.test_snapshots}" if options.test_snapshots else ""),
+        where=tuple(map(str, options.where)),
+        normalize=options.normalize,
+        statistics=options.statistics,
+        holdout=str(options.holdout or ""),
+        seeds=options.seeds,
+        budget_seconds=options.budget_seconds,
+        device=options.device,
+        members=len(np.unique(jobs.items.members)),
+        seconds=round(time.perf_counter() - began, 3),
+        questions=tuple(_question(target, jobs.items) for target in jobs.targets),
+        models={spec.name: spec.title for spec in options.specs()},
+        scores=tuple(scores),
+        confusions=tuple(confusions),
+        maps=tuple(outcome.map for outcome in outcomes if outcome.map is not None),
+        fits=tuple(outcome.fit for outcome in outcomes if outcome.fit is not None),
+    )
+
+
+def _question(target: Target, items: Items) -> Question:
+    return Question(
+        name=target.name,
+        kind=target.kind,
+        classes=target.classes,
+        log=target.log,
+        members=len(np.unique(items.members[target.present])),
+    )

@@ -1,0 +1,140 @@
+"""What a meta-classifier is asked: a property of the set-up, or an outcome of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..zoo import Items, Zoo
+from ..zoo.tables import CONFIG
+
+Kind = Literal["classification", "regression"]
+KINDS: tuple[Kind, ...] = ("classification", "regression")
+
+# Outcomes that are asked for where no target is named.
+OUTCOMES = ("epoch", "test_accuracy", "generalization_gap")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A question and the answer for each item.
+
+    Attributes:
+        name: of the column, without ``config.``.
+        kind: classification or regression.
+        classes: names of the classes, in the order of their codes; empty in a regression.
+        values: [N]: class codes int64, or numbers float64; their logarithms if ``log``.
+        present: [N] bool, where the column is set; elsewhere ``values`` means nothing.
+        log: whether numbers stand as natural logarithms.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    values: NDArray[Any]
+    present: NDArray[np.bool_]
+    log: bool = False
+
+    def only(self, chosen: NDArray[Any]) -> Target:
+        """The same question for some of the items: a mask [N] bool, or indices."""
+        return replace(self, values=self.values[chosen], present=self.present[chosen])
+
+    def joined(self, parts: Sequence[Target]) -> Target:
+        """The same question for several sets of items, one after the other."""
+        values, present = ([getattr(part, name) for part in parts] for name in ("values", "present"))
+        return replace(self, values=np.concatenate(values), present=np.concatenate(present))
+
+
+def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = False) -> Target:
+    """A column as a target.
+
+    Args:
+        items: to ask about.
+        name: of a column: see ``Items.column``.
+        kind: None: classification for names, truth values and numbers that the space lists one by one (such as
+            batch sizes), regression for numbers drawn from a distribution and for outcomes.
+        log: predict the logarithm of a number.
+
+    Raises:
+        UsageError: there is no such column, it cannot be of that kind, or a logarithm does not exist.
+    """
+    column = items.column(name)
+    name = name.removeprefix(CONFIG)
+    numeric = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    listed = isinstance(items.zoo.manifest.space.get(name), list) or not numeric
+    kind = kind or ("classification" if listed else "regression")
+    if kind == "regression" and not numeric:
+        raise UsageError(f"{name} is no number: it can be classified only")
+    raw = column.to_pylist()
+    present = np.array([value is not None and value == value for value in raw])
+    if kind == "classification":
+        if log:
+            raise UsageError(f"{name} is classified: a logarithm (--log) is for regressions")
+        return _classes(name, raw, present)
+    values = np.array([np.nan if value is None else value for value in raw], np.float64)
+    if log:
+        if values[present].min(initial=1) <= 0:
+            raise UsageError(f"{name} is not always positive: it has no logarithm, leave --log out")
+        values[present] = np.log(values[present])
+    return Target(name=name, kind="regression", classes=(), values=values, present=present, log=log)
+
+
+def _classes(name: str, raw: list[Any], present: NDArray[np.bool_]) -> Target:
+    known = sorted({value for value, there in zip(raw, present, strict=True) if there})
+    code = {value: index for index, value in enumerate(known)}
+    values = np.array([code.get(value, 0) for value in raw], np.int64)
+    names = tuple(_text(value) for value in known)
+    return Target(name=name, kind="classification", classes=names, values=values, present=present)
+
+
+def _text(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def shuffled(target: Target, members: NDArray[np.int64], seed: int) -> Target:
+    """Each member with the answers of another one, drawn at random: nothing is left to be read.
+
+    Args:
+        target: of all items [N].
+        members: the id of each item's member [N], ascending.
+        seed: of the draw.
+    """
+    ids, first, counts = np.unique(members, return_index=True, return_counts=True)
+    other = np.random.default_rng(seed).permutation(len(ids))
+    owner = np.searchsorted(ids, members)
+    # The other member's item at the same place, or its last one.
+    place = np.minimum(np.arange(len(members)) - first[owner], counts[other[owner]] - 1)
+    return target.only(first[other[owner]] + place)
+
+
+def open_questions(zoo: Zoo) -> tuple[str, ...]:
+    """Every property that varies in a zoo, and the outcomes, in the order of the members table."""
+    members = zoo.members
+    varying = [
+        name.removeprefix(CONFIG)
+        for name in members.column_names
+        if name.startswith(CONFIG) and _distinct(members[name]) > 1
+    ]
+    return (*varying, *OUTCOMES)
+
+
+def _distinct(column: pa.ChunkedArray) -> int:
+    return len(set(column.to_pylist()) - {None})
+
+
+def kinds_of(choices: Mapping[str, str]) -> dict[str, Kind]:
+    """Check what a user says of targets: name -> kind.
+
+    Raises:
+        UsageError: a kind is unknown.
+    """
+    for name, kind in choices.items():
+        if kind not in KINDS:
+            raise UsageError(f"{name}={kind}: a target's kind is {' or '.join(KINDS)}")
+    return {name: kind for name, kind in choices.items() if kind in KINDS}

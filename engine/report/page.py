@@ -1,0 +1,175 @@
+"""The page: one HTML file that needs nothing else, and a folder with its numbers beside it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError, WseError
+from ..files import atomic_write
+from ..meta import Study, find_studies
+from ..text import seconds_text
+from ..zoo import Zoo
+from .facts import command, facts, space_toml
+from .figure import Figure, data_link
+from .figures import embedding_figures, population_figures, study_figures
+from .figures.fits import by_model, fits_figure
+
+SPACE_FILE = "space.toml"
+# A table that is longer is not put into the page as well: it stands in the folder alone.
+MOST_EMBEDDED = 60_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A part of the page: its anchor and title, lines on what it shows, its figures, a study if it shows one."""
+
+    anchor: str
+    title: str
+    notes: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    study: Study | None = None
+    fits: Figure | None = None
+
+
+def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
+    """Write the page of a zoo and of the studies kept beside it.
+
+    Args:
+        zoo: a complete zoo.
+        page: the HTML file; its folder must exist. The CSV files go into a folder beside it: ``report-data`` for
+            ``report.html``.
+        embedding: whether to read weights and embed them in a plane, which takes most of the time.
+
+    Returns:
+        The folder with the CSV files.
+
+    Raises:
+        UsageError: the file's name does not end in .html.
+        WseError: a file of the zoo is damaged, or the page cannot be written.
+    """
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"cannot write the page as {page}: the name must end in .html")
+    folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
+    _check_writable(folder)
+    parts = sections(zoo, embedding=embedding)
+    space = space_toml(zoo.manifest.space)
+    html = render(zoo, parts, folder.name, space)
+    try:
+        for name, content in _files(parts, space).items():
+            with atomic_write(folder / name) as file:
+                file.write(content.encode())
+        with atomic_write(page) as file:
+            file.write(html.encode())
+    except OSError as error:
+        raise _not_written(page, error) from error
+    return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Before the work, not after it."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    if not os.access(folder, os.W_OK) or not os.access(folder.parent, os.W_OK):
+        raise _not_written(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _not_written(path: Path, error: OSError) -> WseError:
+    return WseError(f"cannot write {path}: {error.strerror or error}; name another place by --out")
+
+
+def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
+    """All that the page shows, in order."""
+    parts = [
+        Section(anchor="population", title="The population", notes=(), figures=tuple(population_figures(zoo)))
+    ]
+    for number, study in enumerate(find_studies(zoo.folder), 1):
+        anchor = f"study-{number}"
+        parts.append(
+            Section(
+                anchor=anchor,
+                title=_study_title(study, number, [part.title for part in parts]),
+                notes=tuple(study_notes(study)),
+                figures=tuple(study_figures(study, anchor)),
+                study=study,
+                fits=fits_figure(study, anchor) if study.fits else None,
+            )
+        )
+    if embedding and (figures := embedding_figures(zoo)):
+        parts.append(Section(anchor="weights", title="The space of weights", notes=(), figures=tuple(figures)))
+    return parts
+
+
+def _study_title(study: Study, number: int, taken: list[str]) -> str:
+    title = f"Reading {study.slice}" + "".join(f", {condition}" for condition in study.where)
+    title += f", held out: {study.holdout}" if study.holdout else ""
+    return f"{title} (study {number})" if title in taken else title
+
+
+def study_notes(study: Study) -> list[str]:
+    """What a study did, in a few words each."""
+    split = f"test members: {study.holdout}" if study.holdout else "test members at random"
+    budget = "no limit" if study.budget_seconds is None else seconds_text(study.budget_seconds)
+    return [
+        f"slice {study.slice} of snapshots {study.snapshots}",
+        f"normalised: {study.normalize}",
+        f"moving averages {'among' if study.statistics else 'not among'} the values",
+        f"{study.members:,} members, {split}",
+        f"{study.seeds} seed{'s' if study.seeds != 1 else ''}",
+        f"deep models on {study.device}, budget {budget}",
+        f"took {seconds_text(study.seconds)}",
+        f"wse {study.wse_version}",
+    ]
+
+
+def render(zoo: Zoo, parts: list[Section], folder: str, space: str) -> str:
+    """The HTML of the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = (resources.files(__package__) / "template.html.j2").read_text(encoding="utf-8")
+    context: dict[str, Any] = {
+        "title": zoo.folder.resolve().name,
+        "facts": facts(zoo),
+        "command": command(zoo.manifest, f"{folder}/{SPACE_FILE}"),
+        "space_link": data_link(space, "text/plain"),
+        "space_file": SPACE_FILE,
+        "sections": parts,
+        "folder": folder,
+        "version": version("wse"),
+        "csv_link": partial(_csv_link, folder=folder),
+        "by_model": by_model,
+        "seconds_text": seconds_text,
+        "chances": _chances(zoo),
+        "lost": sum(count for status, count in zoo.manifest.counts.items() if status != "ok"),
+    }
+    return environment.from_string(source).render(context)
+
+
+def _chances(zoo: Zoo) -> str:
+    classes = sorted({entry.classes for entry in zoo.manifest.image_sets.values()})
+    return " or ".join(f"{100 / count:.3g} %" for count in classes)
+
+
+def _csv_link(figure: Figure, folder: str) -> str:
+    """Where a figure's CSV is: in the page itself if it is short, else in the folder."""
+    content = figure.csv()
+    return data_link(content, "text/csv") if len(content) <= MOST_EMBEDDED else f"{folder}/{figure.name}.csv"
+
+
+def _files(parts: list[Section], space: str) -> dict[str, str]:
+    files = {SPACE_FILE: space}
+    for part in parts:
+        figures = (*part.figures, *([part.fits] if part.fits else []))
+        files |= {f"{figure.name}.csv": figure.csv() for figure in figures}
+    return files

@@ -1,0 +1,39 @@
+"""How numbers are written for people: the same on the terminal, in the log and in a report."""
+
+from __future__ import annotations
+
+
+def bytes_text(count: float) -> str:
+    """1536 -> "1.5 kB" (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """75 -> "1 min 15 s"; at most two units."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    rounded = round(seconds)
+    days, rest = divmod(rounded, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
+    first = next((index for index, (value, _) in enumerate(parts) if value), 3)
+    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value)
+
+
+def count_text(value: float) -> str:
+    """12345678 -> "12.3 M"."""
+    for unit in ("", " k", " M", " G", " T", " P"):
+        if abs(value) < 1000:
+            return f"{value:.0f}{unit}" if not unit or value >= 100 else f"{value:.1f}{unit}"
+        value /= 1000
+    return f"{value:.1f} E"
+
+
+def percent_text(fraction: float) -> str:
+    """0.1234 -> "12.3 %"."""
+    return f"{100 * fraction:.1f} %"

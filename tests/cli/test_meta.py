@@ -1,0 +1,119 @@
+"""``wse meta`` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wse.cli.main import main
+from wse.engine.train import Options, Run
+
+
+@pytest.fixture(scope="session")
+def population(tiny_space: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty real, tiny networks of one architecture."""
+    folder = tmp_path_factory.mktemp("meta") / "zoo"
+    space = tiny_space("small-cnn", width_conv=4, augmentation=False)
+    assert Run(Options(space=space, models=30, folder=folder, threads=1)).execute()
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["wse", "meta", *map(str, words)])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_tables_and_files(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    asked = ["--slice", "conv1", "--targets", "optimizer,test_accuracy", "--models", "majority,statistics-linear"]
+    code = run(monkeypatch, "--zoo", population, *asked, "--processes", 1, "--layers", "--out", tmp_path / "found")
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert "30 networks of zoo, reading conv1, snapshots last" in out
+    assert "optimizer (3 classes, chance 33.3 %)" in out
+    assert "test_accuracy (regression)" in out
+    assert "statistics-boost conv1" in out
+    study = json.loads((tmp_path / "found" / "study.json").read_text())
+    figure = next(s for s in study["scores"] if s["target"] == "optimizer" and s["model"] == "statistics-linear")
+    interval = figure["metrics"]["accuracy"]
+    assert f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]" in out
+
+
+def test_json(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    asked = [
+        "--targets",
+        "activation,learning_rate",
+        "--log",
+        "learning_rate",
+        "--models",
+        "majority",
+        "--seeds",
+        2,
+    ]
+    assert run(monkeypatch, "--zoo", population, *asked, "--processes", 1, "--json", "--out", tmp_path / "f") == 0
+    study = json.loads(capsys.readouterr().out)
+    assert [question["log"] for question in study["questions"]] == [False, True]
+    assert {fit["seed"] for fit in study["fits"]} == {0, 1}
+
+
+def test_list(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "--list") == 0
+    out = capsys.readouterr().out
+    assert "statistics-boost" in out
+    assert "dmc" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--slice", "conv9"], "no part 'conv9'"),
+        (["--slice", "conv1:9999"], "has 40 values, fewer than the length 9,999"),
+        (["--models", "magic"], "no model 'magic'"),
+        (["--targets", "weather"], "no target 'weather'"),
+        (["--budget", "soon"], "'soon' is no time: write 90s, 10m"),
+        (["--where", "optimizer"], "--where optimizer names no value"),
+        (["--as", "epoch=class"], "epoch=class: a target's kind"),
+        (["--device", "tpu"], "--device tpu: use auto, cpu or cuda"),
+        (["--zoo", "no-such-zoo"], "no-such-zoo"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_use(population: Path, words: list[str], told: str, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(population.parent)
+    assert run(monkeypatch, "--models", "statistics-linear", "--processes", "1", *words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("wse: ")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_results_that_cannot_be_kept(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    code = run(monkeypatch, "--zoo", population, "--models", "majority", "--out", tmp_path / "file" / "folder")
+    assert code == 1
+    assert "cannot write into" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_leaves_nothing_behind(population: Path, tmp_path: Path) -> None:
+    words = ["--zoo", str(population), "--models", "statistics-mlp", "--seeds", "500", "--processes", "2"]
+    command = [sys.executable, "-m", "wse.cli", "meta", *words, "--out", str(tmp_path / "found")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not (tmp_path / "found").exists()

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from sklearn import metrics
+
+from wse.engine.meta.judging import Predictions, confusion, judge
+from wse.engine.meta.targets import Target
+
+RNG = np.random.default_rng(3)
+
+
+def classified(truth, predicted, probabilities=None, members=None, classes: int = 3) -> Predictions:
+    truth = np.asarray(truth, np.int64)
+    names = tuple("abcdef"[:classes])
+    present = np.ones(len(truth), bool)
+    target = Target(name="x", kind="classification", classes=names, values=truth, present=present)
+    members = np.arange(len(truth)) if members is None else np.asarray(members)
+    return Predictions(target=target, members=members, values=np.asarray(predicted), probabilities=probabilities)
+
+
+def regressed(truth, predicted, members=None) -> Predictions:
+    truth = np.asarray(truth, np.float64)
+    target = Target(name="x", kind="regression", classes=(), values=truth, present=np.ones(len(truth), bool))
+    members = np.arange(len(truth)) if members is None else np.asarray(members)
+    return Predictions(target=target, members=members, values=np.asarray(predicted, np.float64))
+
+
+def test_classification_against_sklearn() -> None:
+    truth = RNG.integers(3, size=200)
+    probabilities = RNG.dirichlet(np.ones(3), 200)
+    probabilities[np.arange(200), truth] += 0.5
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    judged = judge(classified(truth, predicted, probabilities, RNG.integers(40, size=200)))
+    assert judged["accuracy"].value == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert judged["balanced_accuracy"].value == pytest.approx(metrics.balanced_accuracy_score(truth, predicted))
+    assert judged["log_loss"].value == pytest.approx(metrics.log_loss(truth, probabilities))
+    assert (confusion(classified(truth, predicted)) == metrics.confusion_matrix(truth, predicted)).all()
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins: [0.9] three times right of four, [0.6] one of two.
+    probabilities = np.array([[0.92, 0.08]] * 4 + [[0.64, 0.36]] * 2)
+    judged = judge(classified([0, 0, 0, 1, 0, 1], [0] * 6, probabilities, classes=2))
+    expected = (4 * abs(0.92 - 0.75) + 2 * abs(0.64 - 0.5)) / 6
+    assert judged["calibration_error"].value == pytest.approx(expected)
+
+
+def test_a_class_without_items_is_left_out_of_the_balance() -> None:
+    judged = judge(classified([0, 0, 1, 1], [0, 1, 1, 1]))
+    assert judged["balanced_accuracy"].value == pytest.approx(0.75)
+    assert "log_loss" not in judged
+
+
+def test_regression_against_sklearn_and_scipy() -> None:
+    truth = 1e4 + np.round(RNG.normal(size=150), 1)
+    predicted = truth + RNG.normal(size=150)
+    judged = judge(regressed(truth, predicted, RNG.integers(50, size=150)))
+    assert judged["r2"].value == pytest.approx(metrics.r2_score(truth, predicted))
+    assert judged["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, predicted))
+    assert judged["kendall_tau"].value == pytest.approx(kendalltau(truth, predicted).statistic)
+    assert judged["kendall_tau"].low < judged["kendall_tau"].value < judged["kendall_tau"].high
+    assert "kendall_tau" not in judge(regressed(truth, predicted), ranks=False)
+
+
+def test_ceiling_is_what_a_perfect_ranking_without_ties_reaches() -> None:
+    truth = np.array([0.1] * 10 + [0.3, 0.5, 0.5, 0.9])
+    perfect = np.arange(len(truth))
+    judged = judge(regressed(truth, perfect))
+    assert judged["kendall_tau_ceiling"].value == pytest.approx(kendalltau(truth, perfect).statistic)
+    assert judged["kendall_tau_ceiling"].value < 0.8
+
+
+def test_what_is_not_defined_is_left_out() -> None:
+    judged = judge(regressed([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]))
+    assert judged.keys() == {"mae"}
+
+
+def test_intervals_cover() -> None:
+    """Of 200 samples of 60 members with an accuracy of 0.7, about 190 intervals hold 0.7."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        hits = rng.random(60) < 0.7
+        interval = judge(classified(np.zeros(60, int), np.where(hits, 0, 1)), seed=seed)["accuracy"]
+        covered += interval.low <= 0.7 <= interval.high
+    assert 180 <= covered <= 198
+
+
+def test_items_of_a_member_are_no_new_evidence() -> None:
+    truth = RNG.integers(2, size=60)
+    predicted = np.where(RNG.random(60) < 0.7, truth, 1 - truth)
+    once = judge(classified(truth, predicted, classes=2))["accuracy"]
+    again = judge(
+        classified(np.repeat(truth, 20), np.repeat(predicted, 20), members=np.repeat(np.arange(60), 20), classes=2)
+    )
+    assert again["accuracy"] == once
+    apart = judge(classified(np.repeat(truth, 20), np.repeat(predicted, 20), classes=2))["accuracy"]
+    assert apart.high - apart.low < 0.4 * (once.high - once.low)

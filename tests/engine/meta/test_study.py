@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wse.engine.errors import UsageError, WseError
+from wse.engine.meta import (
+    Condition,
+    SliceSpec,
+    Study,
+    StudyOptions,
+    find_studies,
+    main_metric,
+    read_study,
+    run_study,
+    write_study,
+)
+from wse.engine.meta.options import pick_device
+
+BASELINES = ("majority", "setup", "statistics-linear", "statistics-boost")
+
+
+def options_of(zoo, **changes) -> StudyOptions:
+    asked = {"zoo": zoo.folder, "what": SliceSpec(part="all"), "targets": ("optimizer",), "models": BASELINES}
+    return StudyOptions(**{**asked, "seeds": 2, "processes": 1, **changes})
+
+
+def studied(zoo, tmp_path: Path, **changes) -> Study:
+    return run_study(options_of(zoo, **changes), tmp_path / "study")[0]
+
+
+def figure(study: Study, model: str, view: str = "all", group: str = "", target: str = "optimizer"):
+    kinds = {question.name: question.kind for question in study.questions}
+    found = [s for s in study.scores if (s.target, s.model, s.view, s.group) == (target, model, view, group)]
+    assert len(found) == 1
+    return found[0].metrics[main_metric(kinds[target])]
+
+
+def in_conv2(weights, layout, optimizer, rate, snapshot, rng) -> None:
+    """The optimizer in the scale of one layer's weights, the learning rate in that of another's."""
+    start, stop = layout.part("conv2.weight")
+    weights[start:stop] *= (1.0, 2.0, 4.0)[optimizer]
+    start, stop = layout.part("fc1.weight")
+    weights[start:stop] *= 2 + np.log10(rate) / 4
+
+
+def test_what_is_planted_is_found_in_its_layer_and_nowhere_else(make_zoo, tmp_path: Path) -> None:
+    study = studied(make_zoo(in_conv2), tmp_path, targets=("optimizer", "learning_rate"), layers=True)
+    assert figure(study, "statistics-boost").value > 0.9
+    assert figure(study, "statistics-boost", "layer", "conv2").low > 0.8
+    for layer in ("conv1", "fc1"):
+        assert figure(study, "statistics-boost", "layer", layer).low < 1 / 3 + 0.05
+    assert figure(study, "statistics-boost", "layer", "fc1", target="learning_rate").low > 0.2
+    for layer in ("conv1", "conv2"):
+        assert figure(study, "statistics-boost", "layer", layer, target="learning_rate").value < 0.1
+    for blind in ("majority", "setup"):
+        assert figure(study, blind).low < 1 / 3 + 0.05
+        assert figure(study, blind, target="learning_rate").value < 0.1
+    assert {fit.seed for fit in study.fits} == {0, 1}
+
+
+def test_a_map_shows_where_and_when(make_zoo, tmp_path: Path) -> None:
+    def late(weights, layout, optimizer, rate, snapshot, rng) -> None:
+        if snapshot == 2:
+            start, stop = layout.part("fc1.weight")
+            weights[start:stop] *= (1.0, 10.0, 100.0)[optimizer]
+
+    study = studied(
+        make_zoo(late),
+        tmp_path,
+        what=SliceSpec(part="all", length=60),
+        models=("light-cnn",),
+        snapshots="-2:",
+        maps=True,
+    )
+    (found,) = study.maps
+    assert (len(found.positions), len(found.snapshots)) == (100, 3)
+    assert found.snapshots == (0.0, 0.5, 1.0)
+    assert list(found.layers) == ["conv1", "conv2", "fc1"]
+    shown = np.array(found.probabilities)
+    start, _ = found.layers["fc1"]
+    at = np.array(found.positions)
+    assert shown[at > start + 0.05, 2].mean() > 0.6
+    assert abs(shown[at < start - 0.15, 2].mean() - found.chance) < 0.12
+    assert abs(shown[:, :2].mean() - found.chance) < 0.12
+
+
+def test_shuffled_answers_are_at_chance(make_zoo, tmp_path: Path) -> None:
+    """Each network's snapshots are nearly the same, so a split by snapshot would find every answer again."""
+
+    def signed(weights, layout, optimizer, rate, snapshot, rng) -> None:
+        in_conv2(weights, layout, optimizer, rate, snapshot, rng)
+        weights[:] = 1e-3 * weights + 100 * rate + optimizer
+
+    zoo = make_zoo(signed)
+    targets = ("optimizer", "learning_rate", "augmentation")
+    models = (*BASELINES, "statistics-svm", "statistics-mlp", "values-linear")
+    plain = studied(zoo, tmp_path, models=("statistics-boost",), snapshots="all", seeds=1)
+    assert figure(plain, "statistics-boost").value == 1.0
+    study = studied(zoo, tmp_path, targets=targets, models=models, snapshots="all", shuffled=True, seeds=1)
+    for model in models:
+        assert figure(study, model).low < 1 / 3 + 0.05
+        assert figure(study, model, target="augmentation").low < 0.55
+        assert figure(study, model, target="learning_rate").value < 0.15
+
+
+def test_permuted_neurons(make_zoo, tmp_path: Path) -> None:
+    """A model that reads places is misled: which of two neurons is the large one depends on the order."""
+
+    def in_two_neurons(weights, layout, optimizer, rate, snapshot, rng) -> None:
+        spec = layout.tensors["conv2.weight"]
+        kernel = weights[spec.offset : spec.stop].reshape(spec.shape)
+        kernel[0] += (3.0, 0.0, -3.0)[optimizer]
+        kernel[1] -= (3.0, 0.0, -3.0)[optimizer]
+
+    models = ("values-linear", "statistics-linear")
+    study = studied(make_zoo(in_two_neurons), tmp_path, models=models, permuted=True)
+    assert figure(study, "values-linear").low > 0.6
+    assert figure(study, "values-linear", "permuted").value < 0.7
+    told = [figure(study, "statistics-linear", view).value for view in ("all", "permuted")]
+    assert abs(told[0] - told[1]) < 0.1  # statistics of a tensor know no order
+
+
+def test_networks_of_several_architectures(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(in_conv2, architectures=("small", "wide"))
+    study = studied(zoo, tmp_path, models=(), what=SliceSpec(part="conv"), budget_seconds=20.0)
+    assert figure(study, "statistics-boost").value > 0.9
+    assert "light-cnn" in {score.model for score in study.scores}  # it reads random slices then
+    held = studied(zoo, tmp_path, holdout=Condition.parse("architecture=wide"))
+    assert {score.members for score in held.scores if score.view == "all"} == {45}
+    assert {fit.note for fit in study.fits if fit.note.startswith("left out")} == set()
+    every = studied(zoo, tmp_path, models=("all",), what=SliceSpec(part="conv"), seeds=1, budget_seconds=15.0)
+    left_out = {fit.model for fit in every.fits if fit.note.startswith("left out")}
+    assert left_out == {"values-linear", "values-boost", "transformer", "equivariant", "graph", "probing"}
+    with pytest.raises(UsageError, match="not of one size"):
+        studied(zoo, tmp_path, models=("values-linear",))
+
+
+def test_slices_at_random_places(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(in_conv2)
+    study = studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50))
+    score = next(s for s in study.scores if s.model == "statistics-boost" and s.view == "all")
+    assert score.metrics["accuracy"].value > 0.9
+    assert 1 / 3 < score.metrics["accuracy_one_slice"].value <= score.metrics["accuracy"].value
+    other = studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50), test_length=90, seeds=1)
+    assert figure(other, "statistics-linear", "length", "90").value > 0.7
+    assert not [score for score in other.scores if score.model == "majority" and score.view == "length"]
+    with pytest.raises(UsageError, match="reads a whole part"):
+        studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50), models=("values-linear",))
+
+
+def test_views(make_zoo, tmp_path: Path) -> None:
+    study = studied(
+        make_zoo(in_conv2), tmp_path, snapshots="all", test_snapshots="0,-1", models=("statistics-linear",)
+    )
+    views = {(score.view, score.group) for score in study.scores}
+    assert views == {("all", ""), ("status", "ok"), ("progress", "0.0"), ("progress", "1.0")}
+    alive = next(score for score in study.scores if score.view == "status")
+    whole = next(score for score in study.scores if score.view == "all")
+    assert alive.members < whole.members
+    confusion = study.confusions[0]
+    assert sum(map(sum, confusion.counts)) == whole.items == 2 * 27 * 2  # seeds x test members x snapshots
+
+
+def test_processes_change_nothing(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(in_conv2, models=40)
+    alone = studied(zoo, tmp_path, targets=("optimizer", "learning_rate"))
+    together = studied(zoo, tmp_path, targets=("optimizer", "learning_rate"), processes=2)
+    assert alone.scores == together.scores
+    with pytest.raises(UsageError, match="reads a whole part"):
+        studied(
+            zoo, tmp_path, what=SliceSpec(part="all", length=9), models=("majority", "values-boost"), processes=2
+        )
+
+
+def test_where(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo()
+    conditions = (Condition.parse("status=ok"), Condition.parse("augmentation=on"))
+    study = studied(zoo, tmp_path, where=conditions, models=("majority",))
+    assert study.where == ("status=ok", "augmentation=on")
+    assert study.members == sum(zoo[each].status == "ok" and zoo[each].config["augmentation"] for each in zoo)
+
+
+def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
+    zoo = make_zoo(models=30)
+    study, folder = run_study(options_of(zoo, models=("majority",)))
+    assert folder == zoo.folder / "meta" / "all"
+    assert find_studies(zoo.folder) == [study]
+    assert zoo.verify() == []
+    rows = (folder / "scores.csv").read_text().splitlines()
+    assert rows[0] == "target,model,view,group,metric,value,low,high,members,items"
+    assert len(rows) == 1 + sum(len(score.metrics) for score in study.scores)
+    (folder / "study.json").write_text("{}")
+    with pytest.raises(WseError, match="is damaged or of another version"):
+        read_study(folder)
+    with pytest.raises(WseError, match="cannot write into"):
+        write_study(zoo.folder / "zoo.json" / "study", study)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"models": ("majority", "magic")}, "no model 'magic': choose from majority, "),
+        ({"targets": ("dataset",)}, "dataset is the same for all chosen networks"),
+        ({"targets": ("weather",)}, "no target 'weather'"),
+        (
+            {"holdout": Condition(column="optimizer", values=("adam", "sgd"))},
+            "too few networks to ask for optimizer",
+        ),
+        ({"seeds": 0}, r"`seeds` \(=0\) must be at least 1"),
+        ({"test_length": 9}, "--test-length needs slices to be trained on"),
+        ({"normalize": "all"}, "--normalize all: use none, slice, layer, position"),
+        ({"snapshots": "soon"}, "--snapshots soon: write last, all"),
+        ({"snapshots": "9:"}, "--snapshots 9: names none"),
+        ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
+        ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
+        ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
+        ({"models": ("light-cnn",), "maps": True}, "a map needs slices at several places"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_asked(make_zoo, tmp_path: Path, changes, told: str) -> None:
+    zoo = make_zoo(models=20)
+    with pytest.raises(UsageError, match=told):
+        studied(zoo, tmp_path, **changes)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"), [("conv3", SliceSpec(part="conv3")), ("all:5000", SliceSpec(part="all", length=5000))]
+)
+def test_slice_grammar(text: str, spec: SliceSpec) -> None:
+    assert SliceSpec.parse(text) == spec
+    assert str(spec) == text
+
+
+@pytest.mark.parametrize("text", ["", ":5", "conv:", "conv:0", "conv:x", "conv:-3", "conv:1:2"])
+def test_no_slice(text: str) -> None:
+    with pytest.raises(UsageError, match="write a part"):
+        SliceSpec.parse(text)
+
+
+def test_devices() -> None:
+    import torch
+
+    assert pick_device("cpu") == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="PyTorch sees no NVIDIA GPU"):
+            pick_device("cuda")
+    with pytest.raises(UsageError, match="--device tpu: use auto, cpu or cuda"):
+        pick_device("tpu")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_processes_leave_with_their_parent(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(models=40)
+    asked = f"zoo=Path({str(zoo.folder)!r}), what=SliceSpec(part='all'), models=('statistics-mlp',)"
+    script = (
+        "from pathlib import Path\n"
+        "from wse.engine.meta import SliceSpec, StudyOptions, run_study\n"
+        "if __name__ == '__main__':\n"
+        f"    options = StudyOptions({asked}, seeds=500, processes=2)\n"
+        "    run_study(options, report=lambda share, *words: print(share, flush=True))\n"
+    )
+    (tmp_path / "study.py").write_text(script)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "study.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout is not None
+        while float(parent.stdout.readline()) == 0.0:  # until a job has ended
+            pass
+        listed = subprocess.run(["ps", "--ppid", str(parent.pid), "-o", "pid="], capture_output=True, check=True)
+        children = [int(pid) for pid in listed.stdout.split()]
+        assert len(children) >= 2
+        parent.kill()
+        until = time.monotonic() + 60
+        while any(_runs(pid) for pid in children):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

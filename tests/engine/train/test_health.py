@@ -1,0 +1,127 @@
+"""Labels measured again: right ones pass, whatever backend made them, and wrong ones are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from wse.engine.data import load
+from wse.engine.errors import UsageError, WseError
+from wse.engine.train import Options, Run, health, label_problems
+from wse.engine.zoo import Zoo
+
+
+def make(space, folder: Path, **options) -> Zoo:
+    given = {"models": 6, "threads": 1, "seed": 7, "device": "reference", **options}
+    assert Run(Options(space=space, folder=folder, **given)).execute()
+    return Zoo.open(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_space, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("health") / "zoo"
+    make(tiny_space(), folder)
+    return folder
+
+
+@pytest.fixture
+def zoo(folder: Path) -> Zoo:
+    return Zoo.open(folder)
+
+
+def change(zoo: Zoo, column: str, member: int, value: object) -> None:
+    """What the table says of a member, changed in memory."""
+    table = zoo.members
+    values = table[column].to_pylist()
+    values[member] = value
+    index = table.schema.get_field_index(column)
+    zoo.members = table.set_column(
+        index, table.schema.field(index), pa.array(values, table.schema.field(index).type)
+    )
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("preset", ["nws-main", "small-cnn"])
+def test_right_labels_pass(device: str, preset: str, tiny_space, tmp_path: Path) -> None:
+    zoo = make(tiny_space(preset), tmp_path / "zoo", device=device, models=12)
+    assert label_problems(zoo, 12) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "told"),
+    [
+        ("test_loss", 1.01, "test loss"),
+        ("test_loss", float("nan"), "test loss"),
+        ("config.learning_rate", 2.0, "its set-up is not the one"),
+    ],
+)
+def test_wrong_labels_are_told(zoo: Zoo, column: str, factor: float, told: str) -> None:
+    change(zoo, column, 3, zoo.members[column].to_pylist()[3] * factor)
+    (problem,) = label_problems(zoo, 6)
+    assert problem.file == zoo.folder / "members.parquet"
+    assert problem.text.startswith("member 3: ")
+    assert told in problem.text
+
+
+@pytest.mark.parametrize("images", [-1, 1])
+def test_one_image_more_or_less_is_told(zoo: Zoo, images: int) -> None:
+    accuracy = zoo.members["test_accuracy"].to_pylist()[4]
+    change(zoo, "test_accuracy", 4, accuracy + images / 50)
+    (problem,) = label_problems(zoo, 6)
+    assert problem.text == (
+        f"member 4: its weights have test accuracy {accuracy:.4f}, the table says {accuracy + images / 50:.4f}"
+    )
+
+
+def test_the_choice_is_random_and_without_repeats(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(health, "_differences", lambda stored, *_: iter([seen.append(stored.id) or "wrong"]))
+    for seed in range(20):
+        assert len(label_problems(zoo, 2, seed=seed)) == 2
+        assert seen[-1] > seen[-2]
+    assert set(seen) == set(range(6))
+    assert len(label_problems(zoo, 100)) == 6
+
+
+def test_a_damaged_shard_is_a_problem(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wse.engine.zoo.shards.zlib", SimpleNamespace(crc32=lambda _: 0))
+    problems = label_problems(zoo, 6)
+    assert len(problems) == 6
+    assert all(problem.file.suffix == ".safetensors" for problem in problems)
+
+
+def test_other_images_are_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = dataclasses.replace(load("digits"), sha256="00" * 32)
+    monkeypatch.setattr(health, "load", lambda name, data_dir: other)
+    with pytest.raises(WseError, match="the image set digits is not the one"):
+        label_problems(zoo, 1)
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"precision": "bf16"}], ids=str)
+def test_rounded_zoos_are_refused(zoo: Zoo, changes: dict[str, str]) -> None:
+    zoo.manifest = msgspec.structs.replace(zoo.manifest, **changes)
+    with pytest.raises(UsageError, match="cannot be measured again"):
+        label_problems(zoo, 1)
+
+
+def test_at_least_one(zoo: Zoo) -> None:
+    with pytest.raises(UsageError, match=r"`labels` \(=0\)"):
+        label_problems(zoo, 0)
+
+
+def test_outputs_that_overflow_are_not_judged_by_chance(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest finite weights: the outputs are infinite or NaN, as the loss in the table may be."""
+    real = type(zoo[0]).weights
+    monkeypatch.setattr(type(zoo[0]), "_read", lambda self, _: np.full(self.layout.size, 3e38, np.float32))
+    assert real(zoo[2]).max() > 1e38
+    change(zoo, "test_loss", 2, float("inf"))
+    texts = [problem.text for problem in label_problems(zoo, 6)]
+    assert len(texts) == 5
+    assert all("test loss nan, the table says" in text for text in texts)
+    assert not any("member 2" in text for text in texts)
