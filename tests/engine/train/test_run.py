@@ -72,7 +72,7 @@ def test_order_does_not_matter(alone: Path, tiny_space, tmp_path: Path, monkeypa
     reversed_plan = type(plan)(
         packs=plan.packs[::-1], architectures=plan.architectures, may_stop_early=plan.may_stop_early
     )
-    monkeypatch.setattr(run, "_make_plan", lambda finished: reversed_plan)
+    monkeypatch.setattr(run, "plan_of", lambda members: reversed_plan)
     assert run.execute()
     assert identity(tmp_path / "zoo") == identity(alone)
 
