@@ -6,174 +6,216 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from wse.engine.errors import UsageError, WseError
-from wse.engine.scale import Processes, cut, executor_for
-from wse.engine.train import Options, Run
+from wse.engine.errors import UsageError
+from wse.engine.scale import Processes, executor_for
+from wse.engine.space import Space
+from wse.engine.train import Executor, Options, Run
 from wse.engine.zoo import Zoo
 
-BASE = {"threads": 1, "seed": 7, "device": "reference", "models": 6}
+from ..train.test_run import identity
+
+# Long enough that workers can be stopped or killed before a member ends.
+LONG = {"epochs": 60, "snapshots": 3, "images_per_epoch": 32}
+BASE = {"models": 4, "threads": 1, "seed": 7, "device": "reference"}
 
 
-def start(space, folder: Path, **options) -> Run:
-    return Run(Options(**{"space": space, "folder": folder, **BASE, **options}))
+def start(space, folder: Path, executor: Executor | None = None, **options) -> Run:
+    return Run(Options(**{"space": space, "folder": folder, **BASE, **options}), executor=executor)
 
 
-def identity(folder: Path) -> dict[str, object]:
-    """Everything in a zoo but times."""
-    zoo = Zoo.open(folder)
-    described = json.loads((folder / "zoo.json").read_text())
-    for name in ("timing", "checksum", "tables"):
-        del described[name]
-    return {
-        "zoo.json": described,
-        "members": zoo.members.drop_columns(["seconds"]).to_pylist(),
-        "snapshots": (folder / "snapshots.parquet").read_bytes(),
-        **{path.name: path.read_bytes() for path in (folder / "shards").iterdir()},
-    }
+def on_store(run: Run, act) -> list[int]:
+    """Have ``act`` called with the number of members stored, after each; returns their ids as they come."""
+    store, stored = run._store, []
+
+    def store_and_act(result, writer, log) -> None:
+        store(result, writer, log)
+        stored.append(result.id)
+        act(len(stored))
+
+    run._store = store_and_act  # type: ignore[method-assign]
+    return stored
 
 
-def kill_a_worker() -> None:
-    """The first worker process, killed as the kernel does when memory is short."""
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+def events(folder: Path, name: str) -> list[dict]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def wait_until(happens, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_space, tmp_path_factory) -> Path:
+def space(tiny_space) -> Space:
+    return tiny_space(**LONG)
+
+
+@pytest.fixture(scope="module")
+def alone(space: Space, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "zoo"
-    assert start(tiny_space(), folder).execute()
+    assert start(space, folder).execute()
     return folder
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_processes_make_the_same_zoo(processes: int, alone: Path, tiny_space, tmp_path: Path) -> None:
-    run = start(tiny_space(), tmp_path / "zoo")
-    assert run.execute(Processes(processes))
-    assert identity(tmp_path / "zoo") == identity(alone)
-    assert run.workers == processes
-    assert run.work().training_images == run.plan.total("training_images")
-    assert run.work().training_seconds > 0
+def test_processes_make_the_same_zoo_with_compiled_kernels(tiny_space, tmp_path: Path) -> None:
+    assert start(tiny_space(), tmp_path / "alone", device="cpu", models=12).execute()
+    run = start(tiny_space(), tmp_path / "zoo", Processes(2), device="cpu", models=12, threads=2)
+    assert run.workers == 4
+    assert run.execute()
+    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    progress = run.progress()
+    assert progress.training_images == run.plan.total("training_images")
+    assert progress.flops == progress.planned_flops
+    assert Zoo.open(tmp_path / "zoo").manifest.timing.seconds["training"] > 0
     assert not multiprocessing.active_children()
+    assert not (tmp_path / "zoo" / "checkpoints").exists()
 
 
-def test_a_killed_worker_is_replaced(alone: Path, tiny_space, tmp_path: Path, monkeypatch, capfd) -> None:
-    run = start(tiny_space(), tmp_path / "zoo")
-    store, stored = run._store, []
+def test_a_killed_process_is_replaced(alone: Path, space: Space, tmp_path: Path, capfd) -> None:
+    run = start(space, tmp_path / "zoo", Processes(1))
 
-    def store_and_kill(result, writer, log) -> None:
-        store(result, writer, log)
-        stored.append(result.id)
-        if len(stored) == 2:
-            kill_a_worker()
+    def kill(stored: int) -> None:
+        if stored == 2:  # as the system does when memory is short
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            child.join()
 
-    monkeypatch.setattr(run, "_store", store_and_kill)
-    assert run.execute(Processes(2))
-    assert sorted(stored) == list(range(6))
+    stored = on_store(run, kill)
+    assert run.execute()
+    assert sorted(stored) == list(range(4))
     assert "a worker ended (signal 9)" in capfd.readouterr().err
+    assert [event["reason"] for event in events(tmp_path / "zoo", "lost")] == ["signal 9"]
     assert identity(tmp_path / "zoo") == identity(alone)
 
 
-def test_workers_that_always_die_end_the_run(tiny_space, tmp_path: Path) -> None:
-    run = start(tiny_space(epochs=200, images_per_epoch=None), tmp_path / "zoo", models=1)
-    over = threading.Event()
+def test_a_stopped_run_is_checkpointed_and_goes_on_elsewhere(alone: Path, space: Space, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    run = start(space, folder, Processes(2))
+    take = run._take
 
-    def kill() -> None:
-        while not over.wait(0.2):
-            for child in multiprocessing.active_children():
-                child.kill()
+    def stop_when_it_trains(*arguments) -> None:
+        take(*arguments)
+        if run.progress().training_images:
+            run.stop()
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        with pytest.raises(
-            WseError, match=r"workers ended 3 times while they trained members 0 of .* \(signal 9\)"
-        ):
-            run.execute(Processes(1))
-    finally:
-        over.set()
-        killer.join()
-
-
-def test_resumed_by_another_executor(alone: Path, tiny_space, tmp_path: Path, monkeypatch) -> None:
-    run = start(tiny_space(), tmp_path / "zoo")
-    store = run._store
-
-    def store_and_stop(result, writer, log) -> None:
-        store(result, writer, log)
-        run.stop()
-
-    monkeypatch.setattr(run, "_store", store_and_stop)
-    assert not run.execute(Processes(2))
+    run._take = stop_when_it_trains  # type: ignore[method-assign]
+    assert not run.execute()
     assert not multiprocessing.active_children()
-    assert 1 <= run.progress().members < 6
-    assert start(tiny_space(), tmp_path / "zoo", resume=True).execute()
-    assert identity(tmp_path / "zoo") == identity(alone)
+    kept = list((folder / "checkpoints").glob("*.safetensors"))
+    assert kept
+    assert start(space, folder, resume=True).execute()
+    assert len(events(folder, "resumed")) == len(kept)
+    assert identity(folder) == identity(alone)
 
 
-def test_tasks_hold_every_member_once(tiny_space, tmp_path: Path) -> None:
-    run = start(tiny_space(), tmp_path / "zoo", models=40)
-    wanted = range(3, 40)
-    tasks = cut(run, wanted, 2)
-    assert sorted(member for task in tasks for member in task.members) == list(wanted)
-    names = {member.id: member.architecture.name for member in run.members}
-    assert all(len({names[member] for member in task.members}) == 1 for task in tasks)
+# Trains in processes until it is killed; its children's ids go to stdout.
+PROGRAM = """
+import multiprocessing, sys
+from pathlib import Path
+from wse.engine.scale import Processes
+from wse.engine.space import Space
+from wse.engine.train import Options, Run
+
+if __name__ == "__main__":
+    space, folder = Space.from_config(eval(sys.argv[1])), Path(sys.argv[2])
+    options = Options(
+        space=space, models=4, folder=folder, seed=7, threads=1, device="reference", checkpoint_seconds=0
+    )
+    run = Run(options, executor=Processes(2))
+    take = run._take
+    def say(*arguments):
+        take(*arguments)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    run._take = say
+    run.execute()
+"""
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_children_leave_with_a_killed_parent_and_leave_checkpoints(
+    alone: Path, space: Space, tmp_path: Path
+) -> None:
+    folder = tmp_path / "zoo"
+    (tmp_path / "program.py").write_text(PROGRAM)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), repr(space.to_config()), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        children = [int(word) for word in parent.stdout.readline().split()]
+        assert len(children) == 2
+        wait_until(lambda: len(list((folder / "checkpoints").glob("[!.]*.safetensors"))) == 2)
+        assert all(is_alive(child) for child in children)
+        parent.kill()
+    wait_until(lambda: not any(is_alive(child) for child in children), seconds=10)
+    assert start(space, folder, resume=True).execute()
+    assert len(events(folder, "resumed")) == 2
+    assert identity(folder) == identity(alone)
 
 
 @pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
-def test_a_slurm_array_makes_the_same_zoo(alone: Path, tiny_space, tmp_path: Path) -> None:
-    array = executor_for("slurm", slurm=["cluster=local", "at_a_time=2", "timeout_min=5"])
-    assert start(tiny_space(), tmp_path / "zoo").execute(array)
-    assert identity(tmp_path / "zoo") == identity(alone)
-    assert [path.name for path in tmp_path.iterdir()] == ["zoo"]
+def test_slurm_jobs_make_the_same_zoo(alone: Path, space: Space, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    jobs = executor_for("slurm", slurm=["cluster=local", "at_a_time=1", "time=5"])
+    run = start(space, folder, jobs)
+
+    def kill(stored: int) -> None:
+        if stored == 1:  # the process that trains is a child of the one that stands for Slurm
+            for path in (folder / "checkpoints" / "jobs" / "log").glob("*_log.out"):
+                job = path.name.split("_")[0]
+                (child,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
+                os.kill(int(child), signal.SIGKILL)
+
+    stored = on_store(run, kill)
+    assert run.execute()
+    assert sorted(stored) == list(range(4))
+    assert events(folder, "lost") != []
+    assert identity(folder) == identity(alone)
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
+def test_options_that_sbatch_lacks_are_refused(tiny_space, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be a number of jobs"):
+        executor_for("slurm", slurm=["at_a_time=many"])
+    jobs = executor_for("slurm", slurm=["cluster=local", "colour=red"])
+    with pytest.raises(UsageError, match=r"--slurm: .*colour"):
+        start(tiny_space(), tmp_path / "zoo", jobs).execute()
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
-def test_a_ray_cluster_loses_a_node(alone: Path, tiny_space, tmp_path: Path, monkeypatch) -> None:
+def test_a_ray_cluster_loses_a_node(alone: Path, space: Space, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(**node) for _ in range(2)]
-        run = start(tiny_space(), tmp_path / "zoo")
-        store, killed = run._store, []
-
-        def store_and_kill(result, writer, log) -> None:
-            store(result, writer, log)
-            if not killed:
-                killed.append(nodes[0])
-                cluster.remove_node(nodes[0], allow_graceful=False)
-
-        monkeypatch.setattr(run, "_store", store_and_kill)
-        assert run.execute(executor_for("ray", ray_address=cluster.address))
+        cluster.wait_for_nodes()
+        run = start(space, tmp_path / "zoo", executor_for("ray", address=cluster.address))
+        assert run.workers == 3
+        on_store(run, lambda stored: stored == 1 and cluster.remove_node(nodes[0], allow_graceful=False))
+        assert run.execute()
     finally:
         cluster.shutdown()
-    assert run.workers == 3
-    assert killed
+    assert events(tmp_path / "zoo", "lost") != []
     assert identity(tmp_path / "zoo") == identity(alone)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("cloud", {}, "must be local, processes, ray or slurm"),
-        ("local", {"processes": 2}, "--processes goes with --executor processes"),
-        ("processes", {"processes": 0}, "must be at least 1"),
-        ("ray", {"slurm": ["a=1"]}, "--slurm goes with --executor slurm"),
-    ],
-)
-def test_what_does_not_go_together(name: str, options: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        executor_for(name, **options)
-
-
-@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
-def test_a_missing_extra_is_said(name: str, package: str, monkeypatch) -> None:
-    monkeypatch.setattr(f"wse.engine.scale.{name}.find_spec", lambda wanted: None)
-    with pytest.raises(UsageError, match=f"pip install {package}`"):
-        executor_for(name)
