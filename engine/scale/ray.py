@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+import socket
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from .tasks import Job, Task, cut, train
 _TASKS_PER_WORKER = 8
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 5.0
+_KNOCK_SECONDS = 10.0
 
 
 class RayCluster:
@@ -66,8 +68,9 @@ class RayCluster:
             return
         before = signal.getsignal(signal.SIGTERM)
         try:
+            _knock(self._address)  # Ray itself would try for very long
             ray.init(address=self._address, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise WseError(
                 f"no Ray cluster answers at {self._address or 'this machine'} ({str(error).splitlines()[0]}): "
                 "start one by `ray start --head`, or name another by --address"
@@ -128,6 +131,13 @@ class _Team:
         for messages in self._running:
             ray.cancel(messages, force=True)
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise an ``OSError`` if an address of the form host:port does not answer."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _train(job: bytes, members: Collection[int], pulse: Path) -> Iterator[Report | WseError]:

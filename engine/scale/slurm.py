@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
@@ -102,11 +103,21 @@ class _Call:
 
 @dataclass(kw_only=True)
 class _Running:
-    """A job that has been submitted; ``seen``: messages read; ``over_since``: when it was found to be over."""
+    """A job that has been submitted.
+
+    Attributes:
+        task: what it is to train.
+        submitted: what submitit knows of it.
+        inbox: where its messages appear.
+        late: seconds that a file may take to appear here.
+        seen: messages read.
+        over_since: when it was found to be over.
+    """
 
     task: Task
     submitted: Any
     inbox: Path
+    late: float
     seen: int = 0
     over_since: float | None = None
 
@@ -120,17 +131,28 @@ class _Running:
             yield message
         if is_over:
             self.over_since = self.over_since or time.monotonic()
-            sent, reason = _outcome(self.submitted)
-            if self.seen >= sent or time.monotonic() > self.over_since + _LATE_SECONDS:
+            sent, reason = self._outcome()
+            if self.seen >= sent or time.monotonic() >= self.over_since + self.late:
                 yield Ended(reason)
+
+    def _outcome(self) -> tuple[float, str]:
+        """How many messages a job that is over has left, and how it ended."""
+        import submitit
+
+        if not self.submitted.paths.result_pickle.exists():
+            return math.inf, f"job {self.submitted.job_id} left no result"
+        try:
+            return self.submitted.result(), "it was told to stop"
+        except submitit.core.utils.FailedJobError as error:
+            return 0, f"job {self.submitted.job_id}: {_last_word(error)}"
 
 
 class _Team:
     """Jobs in a queue; each has a folder for its messages."""
 
-    def __init__(self, executor: Any, job: bytes, pulse: Pulse, folder: Path, room: int) -> None:
+    def __init__(self, executor: Any, job: bytes, pulse: Pulse, folder: Path, *, room: int, late: float) -> None:
         self._executor, self._job, self._pulse = executor, job, pulse
-        self._folder, self._room = folder, room
+        self._folder, self._room, self._late = folder, room, late
         self._submitted = 0
         self._running: list[_Running] = []
 
@@ -143,8 +165,6 @@ class _Team:
         return bool(self._running)
 
     def begin(self, tasks: Sequence[Task]) -> None:
-        import submitit
-
         calls = []
         for task in tasks:
             inbox = self._folder / f"{self._submitted:06d}"
@@ -153,10 +173,10 @@ class _Team:
             calls.append(_Call(job=self._job, members=tuple(task.left), pulse=self._pulse.path, inbox=inbox))
         try:
             submitted = self._executor.submit_array(calls)
-        except (submitit.core.utils.FailedJobError, OSError) as error:
+        except (RuntimeError, OSError) as error:  # submitit's own are RuntimeErrors
             raise WseError(f"Slurm took no jobs ({' '.join(str(error).split())}): see --slurm") from error
         self._running += [
-            _Running(task=task, submitted=each, inbox=call.inbox)
+            _Running(task=task, submitted=each, inbox=call.inbox, late=self._late)
             for task, each, call in zip(tasks, submitted, calls, strict=True)
         ]
 
@@ -184,15 +204,9 @@ class _Team:
             job.submitted.cancel(check=False)
 
 
-def _outcome(submitted: Any) -> tuple[int, str]:
-    """How many messages a job that is over has left, as far as is known, and how it ended."""
-    import submitit
-
-    try:
-        return submitted.result(), "it was told to stop"
-    except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
-        lines = str(error).strip().splitlines()
-        return 0, f"job {submitted.job_id}, {submitted.state}: {lines[-1] if lines else 'no output'}"
+def _last_word(error: Exception) -> str:
+    """The last line of the trace in submitit's errors, which stands between two lines of dashes."""
+    return str(error).split("-" * 22)[1].strip().splitlines()[-1]
 
 
 def _threads(run: Run) -> int:

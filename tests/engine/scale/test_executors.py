@@ -99,49 +99,6 @@ def test_a_killed_process_is_replaced(alone: Path, space: Space, tmp_path: Path,
     assert identity(tmp_path / "zoo") == identity(alone)
 
 
-def test_a_stopped_run_is_checkpointed_and_goes_on_elsewhere(alone: Path, space: Space, tmp_path: Path) -> None:
-    folder = tmp_path / "zoo"
-    run = start(space, folder, Processes(2))
-    take = run._take
-
-    def stop_when_it_trains(*arguments) -> None:
-        take(*arguments)
-        if run.progress().training_images:
-            run.stop()
-
-    run._take = stop_when_it_trains  # type: ignore[method-assign]
-    assert not run.execute()
-    assert not multiprocessing.active_children()
-    kept = list((folder / "checkpoints").glob("*.safetensors"))
-    assert kept
-    assert start(space, folder, resume=True).execute()
-    assert len(events(folder, "resumed")) == len(kept)
-    assert identity(folder) == identity(alone)
-
-
-# Trains in processes until it is killed; its children's ids go to stdout.
-PROGRAM = """
-import multiprocessing, sys
-from pathlib import Path
-from wse.engine.scale import Processes
-from wse.engine.space import Space
-from wse.engine.train import Options, Run
-
-if __name__ == "__main__":
-    space, folder = Space.from_config(eval(sys.argv[1])), Path(sys.argv[2])
-    options = Options(
-        space=space, models=4, folder=folder, seed=7, threads=1, device="reference", checkpoint_seconds=0
-    )
-    run = Run(options, executor=Processes(2))
-    take = run._take
-    def say(*arguments):
-        take(*arguments)
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-    run._take = say
-    run.execute()
-"""
-
-
 def is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
@@ -149,26 +106,40 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_children_leave_with_a_killed_parent_and_leave_checkpoints(
-    alone: Path, space: Space, tmp_path: Path
+def children_of(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_command_takes_its_processes_along_and_another_executor_goes_on(
+    number: signal.Signals, alone: Path, space: Space, tmp_path: Path
 ) -> None:
     folder = tmp_path / "zoo"
-    (tmp_path / "program.py").write_text(PROGRAM)
-    parent = subprocess.Popen(
-        [sys.executable, str(tmp_path / "program.py"), repr(space.to_config()), str(folder)],
-        stdout=subprocess.PIPE,
+    begun = start(space, folder)
+    begun.stop()
+    assert not begun.execute()  # so that the command takes the space from the zoo
+    arguments = f"generate --resume --out {folder} --threads 1 --executor processes --processes 2"
+    command = subprocess.Popen(
+        [sys.executable, "-m", "wse.cli", *arguments.split(), "--checkpoint-interval", "0"],
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    with parent:
-        children = [int(word) for word in parent.stdout.readline().split()]
-        assert len(children) == 2
-        wait_until(lambda: len(list((folder / "checkpoints").glob("[!.]*.safetensors"))) == 2)
-        assert all(is_alive(child) for child in children)
-        parent.kill()
+    wait_until(lambda: len(list((folder / "checkpoints").glob("[0-9]*.safetensors"))) == 2)
+    children = children_of(command.pid)
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)  # as a terminal does
+    else:
+        command.kill()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in said
     wait_until(lambda: not any(is_alive(child) for child in children), seconds=10)
+    kept = list((folder / "checkpoints").glob("[0-9]*.safetensors"))
+    assert kept
     assert start(space, folder, resume=True).execute()
-    assert len(events(folder, "resumed")) == 2
+    assert len(events(folder, "resumed")) == len(kept)
     assert identity(folder) == identity(alone)
 
 
@@ -182,8 +153,8 @@ def test_slurm_jobs_make_the_same_zoo(alone: Path, space: Space, tmp_path: Path)
         if stored == 1:  # the process that trains is a child of the one that stands for Slurm
             for path in (folder / "checkpoints" / "jobs" / "log").glob("*_log.out"):
                 job = path.name.split("_")[0]
-                (child,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
-                os.kill(int(child), signal.SIGKILL)
+                for child in children_of(int(job)):
+                    os.kill(child, signal.SIGKILL)
 
     stored = on_store(run, kill)
     assert run.execute()
