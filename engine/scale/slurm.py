@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import tempfile
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class SlurmJobs:
 
     def workers(self, run: Run) -> int:
         """Packs trained at the same time when Slurm gives all that is asked for."""
+        with tempfile.TemporaryDirectory() as folder:  # what Slurm would not take is said before a zoo is begun
+            self._open(Path(folder), run)
         return self._at_a_time * (run.backend.workers or _threads(run))
 
     def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:

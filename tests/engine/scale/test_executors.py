@@ -170,7 +170,8 @@ def test_options_that_sbatch_lacks_are_refused(tiny_space, tmp_path: Path) -> No
         executor_for("slurm", slurm=["at_a_time=many"])
     jobs = executor_for("slurm", slurm=["cluster=local", "colour=red"])
     with pytest.raises(UsageError, match=r"--slurm: .*colour"):
-        start(tiny_space(), tmp_path / "zoo", jobs).execute()
+        start(tiny_space(), tmp_path / "zoo", jobs)
+    assert not (tmp_path / "zoo").exists()
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
