@@ -60,9 +60,14 @@ class SlurmJobs:
         """Train members in jobs."""
         folder = checkpoints.folder.absolute() / "jobs"
         job = Job.of(run, threads=_threads(run), sharing=_threads(run), seconds=_REPORT_SECONDS)
-        room = self._at_a_time if self._cluster == "local" else _ARRAY  # on this machine there is no queue
+        here = self._cluster == "local"  # without a queue, and with a file system of this machine
         team = _Team(
-            self._open(folder, run), pickle.dumps(job), Pulse(checkpoints.folder.absolute()), folder, room
+            self._open(folder, run),
+            pickle.dumps(job),
+            Pulse(checkpoints.folder.absolute()),
+            folder,
+            room=self._at_a_time if here else _ARRAY,
+            late=0.0 if here else _LATE_SECONDS,
         )
         return dispatch(run, cut(run, members, _TASKS_PER_JOB * self._at_a_time), team)
 
