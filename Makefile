@@ -13,7 +13,7 @@ DEMO := demo
 # The stamp is older than pyproject.toml after a change of dependencies, and then everything is installed again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ray,slurm]'
 	touch $@
 
 demo: .venv/installed

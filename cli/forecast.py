@@ -28,7 +28,7 @@ def measured(run: Run, budget: float | None, *, silent: bool) -> tuple[Run, Esti
     asked = run.options.space
     space = fit_space(run, speed, budget) if budget else asked
     if space != asked:
-        run = Run(dataclasses.replace(run.options, space=space), run.backend)
+        run = Run(dataclasses.replace(run.options, space=space), run.backend, run.executor)
     estimated = speed.estimate(run)
     run.estimated_seconds = estimated.seconds
     if not silent:
@@ -84,7 +84,7 @@ def print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -
         ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),
         ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}, in {options.folder}"),
         ("memory", f"about {bytes_text(run.memory_bytes())}"),
-        ("time here", f"about {_time_text(estimated)} on {run.workers} threads by the {run.backend.name} backend"),
+        ("time here", f"about {_time_text(estimated)} by {run.workers} workers of the {run.backend.name} backend"),
     ]
     for name, text in rows:
         typer.echo(f"{name:<11} {text}")

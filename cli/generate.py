@@ -43,7 +43,26 @@ def generate(
     precision: Annotated[
         str | None, typer.Option(help="Of the arithmetic on a GPU: bf16 (the default there) or fp32.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Networks trained at a time; as many as cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Networks trained at a time, by each process; as many as cores.")
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="Where to train: threads of this process, processes, ray (a cluster) or slurm (jobs)."),
+    ] = "threads",
+    processes: Annotated[
+        int | None, typer.Option(help="With --executor processes: how many; one a core, or one a GPU.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="With --executor ray: the cluster; what Ray finds, or this machine.")
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="With --executor slurm: partition=gpu, time=240, at_a_time=8; may be repeated.",
+        ),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Stored weights: float32 (the default), float16 or bfloat16.")
     ] = None,
@@ -71,8 +90,10 @@ def generate(
 ) -> None:
     """Sample a population of networks, train them all, and store their weights as they learn."""
     from wse.engine.errors import UsageError
+    from wse.engine.scale import executor_for
     from wse.engine.train import Run, backend_for, resolve_options
 
+    place = executor_for(executor, processes=processes, address=address, slurm=slurm or ())
     options, notes = resolve_options(
         models=models,
         preset=preset,
@@ -96,9 +117,8 @@ def generate(
     seconds = seconds_of(budget) if budget else None
     silent = quiet or as_json
     hidden = silent or sys.stderr.isatty()  # a terminal has a bar for it
-    run = Run(
-        options, backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
-    )
+    backend = backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
+    run = Run(options, backend, place)
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)
@@ -146,7 +166,7 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
         typer.echo(f"test accuracy: best {best}, median {middle}")
         typer.echo(
             f"{seconds_text(seconds['total'])}: training {seconds_text(seconds['training'])} and evaluation "
-            f"{seconds_text(seconds['evaluation'])} summed over {run.workers} threads, "
+            f"{seconds_text(seconds['evaluation'])} summed over {run.workers} workers, "
             f"all else {percent_text(seconds['overhead'])}"
         )
     if estimated:

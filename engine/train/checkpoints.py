@@ -33,7 +33,7 @@ from safetensors.numpy import load, save
 from ..files import atomic_write, sync_folder
 from ..zoo import CHECKPOINT_FOLDER, Manifest, saving
 from .backend import RowState, Weights
-from .log import Log
+from .log import Listener
 from .schedule import StoppingCounters
 
 CHECKPOINT_SECONDS = 300.0  # of work that may be lost
@@ -41,7 +41,7 @@ _FORMAT_VERSION = 1
 # Checkpoints that take long are taken more rarely, so that they take no more than this share of the time.
 _MOST_SHARE = 0.01
 # What the bits of a member follow from. The software too: no member may be trained by two versions of PyTorch.
-_DECISIVE = ("wse_version", "software", "seed", "space", "image_sets", "backend", "precision")
+DECISIVE = ("wse_version", "software", "seed", "space", "image_sets", "backend", "precision")
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -117,10 +117,10 @@ class Checkpoints:
         log: told of what is found.
     """
 
-    def __init__(self, zoo: Path, manifest: Manifest, *, seconds: float, log: Log) -> None:
+    def __init__(self, zoo: Path, manifest: Manifest, *, seconds: float, log: Listener) -> None:
         self.folder = zoo / CHECKPOINT_FOLDER
         self.seconds = seconds
-        decisive = {name: getattr(manifest, name) for name in _DECISIVE}
+        decisive = {name: getattr(manifest, name) for name in DECISIVE}
         self._run = hashlib.sha256(_canonical(decisive)).hexdigest()
         self._log = log
         self._closed = threading.Event()
@@ -135,7 +135,10 @@ class Checkpoints:
         with saving(self.folder):
             self.folder.mkdir(exist_ok=True)
             for path in set(self.folder.iterdir()) - keep:
-                path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)  # a worker of a run that was killed may just be leaving
 
     def path(self, member: int) -> Path:
         """Where the checkpoint of a member is kept."""

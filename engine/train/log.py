@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import WseError
 from ..zoo import LOG_FILE
 
 # What the event of a member tells of it: with its set-up and its snapshots, all that the members table holds.
 LOGGED = ("status", "epochs", "steps", "predicted_classes", "samples_trained", "samples_evaluated", "seconds")
+
+Event = tuple[str, dict[str, Any]]
+
+
+class Listener(Protocol):
+    """Who can be told of events."""
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Take one event."""
 
 
 class Log:
@@ -41,6 +50,24 @@ class Log:
         except OSError as error:
             self._begin_line = True
             raise WseError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+class Memo:
+    """Keeps events for a process that has no log of its own, until they are sent to the one that has."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Keep one event."""
+        self._events.append((event, fields))
+
+    def take(self) -> tuple[Event, ...]:
+        """What was kept since the last time; any thread may write meanwhile."""
+        count = len(self._events)
+        taken = tuple(self._events[:count])
+        del self._events[:count]
+        return taken
 
 
 def _ends_inside_a_line(path: Path) -> bool:

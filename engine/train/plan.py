@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,6 @@ def make_plan(
     members: Sequence[Member],
     context: Context,
     *,
-    finished: Collection[int] = (),
     members_per_pack: int | None,
     dtype: str = "float32",
     faithful: bool = False,
@@ -89,19 +88,16 @@ def make_plan(
     left at the end is small.
 
     Args:
-        members: the population.
+        members: to be trained.
         context: settings and image sets.
-        finished: ids that need no training.
         members_per_pack: how many members a pack gets in all (they need not all have a row at once); None: all
             of an architecture.
         dtype: of the stored weights.
         faithful: measure snapshots twice.
     """
     groups: dict[Architecture, list[Member]] = defaultdict(list)
-    done = set(finished)
     for member in members:
-        if member.id not in done:
-            groups[member.architecture].append(member)
+        groups[member.architecture].append(member)
     parts, packs = [], []
     for architecture, group in groups.items():
         values = Layout(architecture).size

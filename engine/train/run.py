@@ -1,23 +1,19 @@
-"""A run from a space to a zoo: prepare, plan, train on all threads, store each member as soon as it has ended."""
+"""A run from a space to a zoo: prepare, plan, have members trained, store each as soon as it has ended."""
 
 from __future__ import annotations
 
-import queue
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
 
 from ..data import ImageSet, load
 from ..errors import WseError
-from ..machine import cores
-from ..nets import Architecture, Layout
-from ..space import Member
+from ..nets import Layout
 from ..zoo import (
     Manifest,
     MemberResult,
@@ -27,19 +23,20 @@ from ..zoo import (
     growth,
     remove_zoo,
 )
-from .backend import Backend, Context, DeviceMemoryError, Interrupted
+from .backend import Backend, Context
 from .checkpoints import Checkpoints
+from .executor import Executor, Report
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
 from .limits import check_limits
-from .log import LOGGED, Log
+from .log import LOGGED, Listener, Log
 from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
 from .plan import PackPlan, Plan, make_plan
 from .schedule import held_snapshots
 from .split import Split
-from .trainer import Trainer, Work
+from .threads import Threads
+from .trainer import Work
 
-_POLL_SECONDS = 0.1
 # Tables, metadata and one unfinished shard, over and above the weights.
 _DISK_RESERVE_BYTES = 64 * 2**20
 
@@ -50,6 +47,7 @@ class Run:
     Args:
         options: what to make.
         backend: what computes; if none is given, the one that ``options.device`` names.
+        executor: where members train; on threads of this process if none is given.
         shards: to be filled, if not the whole population is to be trained but only the members of these.
 
     Attributes:
@@ -57,21 +55,28 @@ class Run:
         image_sets: those that occur in it.
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
+        executor: where members train.
         workers: packs trained at the same time.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
 
     Raises:
-        UsageError: an image set is not here.
-        WseError: an image set is damaged.
+        UsageError: an image set is not here, or what the executor needs.
+        WseError: an image set is damaged, or the executor does not answer.
     """
 
     def __init__(
-        self, options: Options, backend: Backend | None = None, *, shards: Sequence[ShardPlan] | None = None
+        self,
+        options: Options,
+        backend: Backend | None = None,
+        executor: Executor | None = None,
+        *,
+        shards: Sequence[ShardPlan] | None = None,
     ) -> None:
         started = time.perf_counter()
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
-        self.workers = self.backend.workers or options.threads or cores()
+        self.executor = executor or Threads()
+        self.workers = self.executor.workers(self)
         self.estimated_seconds: float | None = None
         self._stop = threading.Event()
         settings = options.space.settings
@@ -89,10 +94,11 @@ class Run:
             should_stop=self._stop.is_set,
         )
         self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
-        self.plan = self._make_plan(finished=())
+        self.plan = self.plan_of([member.id for member in self.members])
         self._earlier = 0
         self._checkpoints: Checkpoints
-        self._works: list[Work] = []
+        self._work = Work()
+        self._preparing: float | None = None
         self._accuracies: list[float] = []
         self._counts: Counter[str] = Counter()
         self._training_began = 0.0
@@ -124,11 +130,12 @@ class Run:
 
     def rows(self, pack: PackPlan) -> int:
         """How many of a pack's members train side by side, with room for their snapshots in the host's memory."""
-        wanted = self._wanted_rows(pack)
+        wanted = self.wanted_rows(pack)
         free = available_bytes() // self.workers
         return min(wanted, rows_in_memory(Layout(pack.architecture).size, self._held, bytes_free=free))
 
-    def _wanted_rows(self, pack: PackPlan) -> int:
+    def wanted_rows(self, pack: PackPlan) -> int:
+        """How many of a pack's members would train side by side if the host's memory had no end."""
         rows = self.options.rows or self.backend.rows(pack.architecture, pack.members)
         return min(rows, len(pack.members))
 
@@ -139,18 +146,18 @@ class Run:
 
     def progress(self) -> Progress:
         """How far the run has come; may be called from any thread."""
-        works = list(self._works)
-        accuracies = tuple(self._accuracies)
+        work, accuracies = self._work, tuple(self._accuracies)
+        preparing = self.backend.preparing
         return Progress(
             members=self._earlier + len(accuracies),
             total=len(self.members),
-            training_images=sum(work.training_images for work in works),
-            flops=sum(work.flops for work in works),
-            planned_flops=self.plan.total("flops") - sum(work.earlier_flops for work in works),
+            training_images=work.training_images,
+            flops=work.flops,
+            planned_flops=self.plan.total("flops") - work.earlier_flops,
             seconds=time.perf_counter() - self._training_began if self._training_began else 0.0,
             accuracies=accuracies,
             counts=dict(self._counts),
-            preparing=self.backend.preparing,
+            preparing=self._preparing if preparing is None else preparing,
         )
 
     def check_disk(self) -> None:
@@ -185,7 +192,8 @@ class Run:
             self.check_disk()  # before a folder is made
         with closing(self._open_writer()) as writer:
             self._earlier = len(writer.finished)
-            self.plan = self._make_plan(finished=writer.finished)
+            missing = [member.id for member in self.members if member.id not in writer.finished]
+            self.plan = self.plan_of(missing)
             if self.options.resume:
                 self.check_disk()
             log = Log(self.options.folder)
@@ -201,11 +209,10 @@ class Run:
             )
             for note in writer.notes:
                 log.write("note", text=note)
-            seconds = self.options.checkpoint_seconds
-            self._checkpoints = Checkpoints(self.options.folder, self._manifest, seconds=seconds, log=log)
-            self._checkpoints.start(missing={member.id for member in self.members} - writer.finished)
+            self._checkpoints = self.checkpoints(log)
+            self._checkpoints.start(missing)
             self._seconds["opening"] = time.perf_counter() - started
-            self._train(writer, log)
+            self._train(missing, writer, log)
             taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
             if len(writer.finished) < len(self.members):
                 log.write("stop", members=len(writer.finished), seconds=taken)
@@ -223,27 +230,33 @@ class Run:
             log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=taken)
             return True
 
-    def _make_plan(self, finished: Iterable[int]) -> Plan:
+    def plan_of(self, members: Collection[int]) -> Plan:
+        """The plan for members, by their ids."""
+        wanted = frozenset(members)
         return make_plan(
-            self.members,
+            [member for member in self.members if member.id in wanted],
             self.context,
-            finished=frozenset(finished),
             members_per_pack=self.backend.members_per_pack
             and (self.options.rows or self.backend.members_per_pack),
             dtype=self.options.dtype,
             faithful=self.options.faithful,
         )
 
+    def checkpoints(self, log: Listener) -> Checkpoints:
+        """Where this run keeps its members in training; ``log`` is told of what is found there."""
+        return Checkpoints(self.options.folder, self.manifest, seconds=self.options.checkpoint_seconds, log=log)
+
     def _open_writer(self) -> ZooWriter:
         folder = self.options.folder
         if self.options.resume:
-            return ZooWriter.resume(folder, self._manifest, self._shards)
+            return ZooWriter.resume(folder, self.manifest, self._shards)
         if self.options.overwrite:
             remove_zoo(folder)
-        return ZooWriter.create(folder, self._manifest, self._shards)
+        return ZooWriter.create(folder, self.manifest, self._shards)
 
     @cached_property
-    def _manifest(self) -> Manifest:
+    def manifest(self) -> Manifest:
+        """What the zoo says of this run before it has begun."""
         return manifest_of(self.options, self.backend, self.members, self.image_sets, grown_from=self._grown_from)
 
     @cached_property
@@ -252,102 +265,25 @@ class Run:
             return self._given_shards
         return shard_plans(self.members, self.context.settings, self.options.dtype, grown_from=self._grown_from)
 
-    def _train(self, writer: ZooWriter, log: Log) -> None:
-        """Workers train, this thread stores; on an error or an interrupt the workers end before it goes on."""
-        packs: queue.SimpleQueue[PackPlan] = queue.SimpleQueue()
-        for pack in self.plan.packs:
-            packs.put(pack)
-        # Bounded, so that finished members cannot pile up in memory when the disk is slow.
-        results: queue.Queue[MemberResult | BaseException | None] = queue.Queue(maxsize=4 * self.workers)
+    def _train(self, missing: Collection[int], writer: ZooWriter, log: Log) -> None:
+        """Members train wherever the executor has them trained; this thread alone stores them."""
         self._training_began = time.perf_counter()
-        threads = [
-            threading.Thread(target=self._work, args=(packs, results), name=f"worker-{index}", daemon=True)
-            for index in range(self.workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            self._store_results(results, len(threads), writer, log)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):  # at once
-                self._checkpoints.close()
-            self._stop.set()
-            for thread in threads:
-                while thread.is_alive():  # it may wait for room in the queue
-                    with suppress(queue.Empty):
-                        results.get_nowait()
-                    thread.join(timeout=_POLL_SECONDS)
-            raise
-        # A worker says that it is done before its frames are gone. Were it still freeing tensors when Python ends,
-        # PyTorch would abort the process.
-        for thread in threads:
-            thread.join()
-
-    def _store_results(
-        self, results: queue.Queue[MemberResult | BaseException | None], workers: int, writer: ZooWriter, log: Log
-    ) -> None:
-        """Store members as they end, until every worker has said (by None) that it is done."""
-        while workers:
-            with suppress(queue.Empty):
-                # A short wait, not an endless one, lets signal handlers run.
-                result = results.get(timeout=_POLL_SECONDS)
-                if result is None:
-                    workers -= 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    self._store(result, writer, log)
-
-    def _work(
-        self,
-        packs: queue.SimpleQueue[PackPlan],
-        results: queue.Queue[MemberResult | BaseException | None],
-    ) -> None:
-        try:
-            while not self._stop.is_set():
-                pack = packs.get_nowait()
-                wanted, rows = self._wanted_rows(pack), self.rows(pack)
-                if rows < wanted:
-                    told = f"wse: host memory for the snapshots of {rows:,} members: training {rows:,} at a time"
-                    print(f"{told}, not {wanted:,}", file=sys.stderr)
-                self._train_pack(pack, rows, results)
-        except (queue.Empty, Interrupted):
-            pass
-        except BaseException as error:
-            results.put(error)
-        finally:
-            results.put(None)
-
-    def _train_pack(
-        self, pack: PackPlan, rows: int, results: queue.Queue[MemberResult | BaseException | None]
-    ) -> None:
-        """Train a pack's members, fewer of them side by side if the device has too little memory for so many."""
-        waiting, rows = list(pack.members), min(rows, len(pack.members))
-        while True:
+        with closing(self.executor.reports(self, missing, self._checkpoints)) as reports:
             try:
-                for result in self._trained(pack.architecture, waiting, rows):
-                    results.put(result)
-                    waiting = [member for member in waiting if member.id != result.id]
-                return
-            except DeviceMemoryError:
-                if rows == 1:
-                    raise
-            rows //= 2
-            print(f"wse: too little memory on the device: going on with {rows:,} at a time", file=sys.stderr)
+                for report in reports:
+                    self._take(report, writer, log)
+            except KeyboardInterrupt:  # at once
+                self._checkpoints.close()
+                raise
 
-    def _trained(self, architecture: Architecture, members: Sequence[Member], rows: int) -> Iterator[MemberResult]:
-        """The results of members; what they need is let go of at the end."""
-        trainer = Trainer(
-            self.backend,
-            architecture,
-            members,
-            rows=rows,
-            context=self.context,
-            faithful=self.options.faithful,
-            checkpoints=self._checkpoints,
-        )
-        self._works.append(trainer.work)
-        yield from trainer.results()
+    def _take(self, report: Report, writer: ZooWriter, log: Log) -> None:
+        self._work += report.work
+        if report.preparing is not None or report.work.training_images:  # others may wait for who prepares
+            self._preparing = report.preparing
+        for event, fields in report.events:
+            log.write(event, **fields)
+        if report.result is not None:
+            self._store(report.result, writer, log)
 
     def _store(self, result: MemberResult, writer: ZooWriter, log: Log) -> None:
         started = time.perf_counter()
@@ -370,9 +306,7 @@ class Run:
 
         ``overhead`` is the share of the workers' time in which they neither trained nor evaluated.
         """
-        works = self._works
-        training = sum(work.training_seconds for work in works)
-        evaluation = sum(work.evaluation_seconds for work in works)
+        training, evaluation = self._work.training_seconds, self._work.evaluation_seconds
         seconds = {
             **self._seconds,
             "training": training,

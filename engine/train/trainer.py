@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 
@@ -34,7 +34,7 @@ from .schedule import EarlyStopping, SnapshotKeeper
 
 @dataclass(kw_only=True)
 class Work:
-    """What a trainer has done so far.
+    """What trainers have done so far.
 
     Attributes:
         training_images: images trained on.
@@ -49,6 +49,14 @@ class Work:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     earlier_flops: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        """Both together."""
+        return Work(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+
+    def __sub__(self, earlier: Work) -> Work:
+        """What has been done since."""
+        return Work(**{each.name: getattr(self, each.name) - getattr(earlier, each.name) for each in fields(self)})
 
 
 @dataclass(kw_only=True)
@@ -85,6 +93,7 @@ class Trainer:
         context: what the run shares.
         faithful: also measure snapshots as the original study did.
         checkpoints: where members in training are kept, and found again; None: nowhere.
+        work: added to; None: counts from nothing.
     """
 
     def __init__(
@@ -97,8 +106,9 @@ class Trainer:
         context: Context,
         faithful: bool = False,
         checkpoints: Checkpoints | None = None,
+        work: Work | None = None,
     ) -> None:
-        self.work = Work()
+        self.work = Work() if work is None else work
         self._checkpoints = checkpoints
         self._context, self._faithful = context, faithful
         self._layout = Layout(architecture)

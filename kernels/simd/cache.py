@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,14 @@ import platformdirs
 from llvmlite import binding
 from numba import njit
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 
 from .width import V
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _KERNELS = Path(__file__).parent.parent
 _APART = ("slices",)  # nothing is compiled from them but themselves, so training need not be compiled anew
@@ -86,6 +92,42 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
             )
 
 
+class _OneProcess:
+    """Lets one process at a time compile, so that those that wait find on the disk what it has made."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    @contextmanager
+    def __call__(self, root: Path) -> Iterator[None]:
+        """Hold the lock of a cache; a function that comes to another while it is compiled takes no second one."""
+        with global_compiler_lock:  # first, because a thread may already have it
+            descriptor = _locked(root / "lock") if self._depth == 0 else None
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+_one_process = _OneProcess()
+
+
+def _locked(path: Path) -> int | None:
+    """A file, open and locked until it is closed or the process ends; None where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # nothing can be kept there, so there is nothing to wait for
+        return None
+    with suppress(OSError):  # a file system without locks: all compile
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
 def cached_njit(function: Callable[..., Any], sources: Iterable[Path]) -> Callable[..., Any]:
     """``function`` compiled without the GIL at its first call, or read from the disk if it ever was.
 
@@ -94,7 +136,15 @@ def cached_njit(function: Callable[..., Any], sources: Iterable[Path]) -> Callab
         sources: the files outside the kernels' folder that its code comes from.
     """
     compiled: Any = njit(nogil=True)(function)
-    compiled._cache = _Cache(function, cache_folder(sources))
+    folder = cache_folder(sources)
+    compiled._cache = _Cache(function, folder)
+    at_once = compiled.compile
+
+    def compile_or_read(signature: Any) -> Any:
+        with _one_process(folder.parent):
+            return at_once(signature)
+
+    compiled.compile = compile_or_read
     return compiled  # type: ignore[no-any-return]
 
 

@@ -273,7 +273,7 @@ def test_a_full_disk_ends_the_run_with_one_line(tiny_space, tmp_path: Path, monk
 def kept(tiny_space, tmp_path: Path) -> tuple[Checkpoints, Checkpoint]:
     """A place for checkpoints, and a checkpoint that has everything."""
     run = run_of(tiny_space(), tmp_path, device="reference")
-    checkpoints = Checkpoints(tmp_path, run._manifest, seconds=300, log=Log(tmp_path))
+    checkpoints = Checkpoints(tmp_path, run.manifest, seconds=300, log=Log(tmp_path))
     checkpoints.start({3})
     values = np.random.default_rng(0).normal(size=(6, 11)).astype(np.float32)
     values[0, 0] = np.nan

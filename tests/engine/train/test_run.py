@@ -17,6 +17,7 @@ from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.train import Options, Run
+from wse.engine.train.threads import _Worker
 from wse.engine.zoo import Zoo
 
 BASE = {"threads": 1, "seed": 7, "device": "reference"}
@@ -67,11 +68,11 @@ def test_order_does_not_matter(alone: Path, tiny_space, tmp_path: Path, monkeypa
     run = Run(
         Options(space=tiny_space(), models=6, folder=tmp_path / "zoo", threads=1, seed=7, device="reference")
     )
-    plan = run._make_plan(())
+    plan = run.plan
     reversed_plan = type(plan)(
         packs=plan.packs[::-1], architectures=plan.architectures, may_stop_early=plan.may_stop_early
     )
-    monkeypatch.setattr(run, "_make_plan", lambda finished: reversed_plan)
+    monkeypatch.setattr(run, "plan_of", lambda members: reversed_plan)
     assert run.execute()
     assert identity(tmp_path / "zoo") == identity(alone)
 
@@ -259,13 +260,13 @@ def test_an_error_in_a_worker_ends_the_run(tiny_space, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_no_worker_outlives_the_run(stopped: bool, tiny_space, tmp_path: Path, monkeypatch) -> None:
-    work = Run._work
+    work = _Worker.run
 
-    def lingering(run: Run, *arguments) -> None:
-        work(run, *arguments)
+    def lingering(worker: _Worker) -> None:
+        work(worker)
         time.sleep(0.2)
 
-    monkeypatch.setattr(Run, "_work", lingering)
+    monkeypatch.setattr(_Worker, "run", lingering)
     run = Run(Options(space=tiny_space(), models=2, folder=tmp_path / "zoo", threads=2))
     if stopped:
         run.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,43 @@ def test_a_full_disk_is_said_and_leaves_nothing(folder: Path) -> None:
     assert not [name for name in os.listdir(folder) if ".tmp." in name]
     assert not run()
     assert run()
+
+
+# Says whether it has compiled; takes a second over it, so that all have begun before one is done.
+SLOW = """
+import sys, time
+from pathlib import Path
+from numba.core import event
+from wse.kernels.simd.cache import cached_njit
+
+class Slowly(event.Listener):
+    def on_start(self, what): time.sleep(1)
+    def on_end(self, what): pass
+
+def double(x):
+    return 2 * x
+
+event.register("numba:compile", Slowly())
+function = cached_njit(double, [Path(__file__)])
+print("ready", flush=True)
+sys.stdin.readline()
+assert function(21) == 42
+print(sum(function.stats.cache_misses.values()))
+"""
+
+
+def test_processes_that_start_together_compile_once(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    monkeypatch.setenv("WSE_CACHE", str(tmp_path / "cache"))
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "slow.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sorted(process.communicate()[0] for process in started) == ["0\n", "1\n"]

@@ -1,0 +1,193 @@
+"""The same zoo wherever its members train, and whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from wse.engine.errors import UsageError
+from wse.engine.scale import Processes, executor_for
+from wse.engine.space import Space
+from wse.engine.train import Executor, Options, Run
+from wse.engine.zoo import Zoo
+
+from ..train.test_run import identity
+
+# Long enough that workers can be stopped or killed before a member ends.
+LONG = {"epochs": 60, "snapshots": 3, "images_per_epoch": 32}
+BASE = {"models": 4, "threads": 1, "seed": 7, "device": "reference"}
+
+
+def start(space, folder: Path, executor: Executor | None = None, **options) -> Run:
+    return Run(Options(**{"space": space, "folder": folder, **BASE, **options}), executor=executor)
+
+
+def on_store(run: Run, act) -> list[int]:
+    """Have ``act`` called with the number of members stored, after each; returns their ids as they come."""
+    store, stored = run._store, []
+
+    def store_and_act(result, writer, log) -> None:
+        store(result, writer, log)
+        stored.append(result.id)
+        act(len(stored))
+
+    run._store = store_and_act  # type: ignore[method-assign]
+    return stored
+
+
+def events(folder: Path, name: str) -> list[dict]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def wait_until(happens, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def space(tiny_space) -> Space:
+    return tiny_space(**LONG)
+
+
+@pytest.fixture(scope="module")
+def alone(space: Space, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "zoo"
+    assert start(space, folder).execute()
+    return folder
+
+
+def test_processes_make_the_same_zoo_with_compiled_kernels(tiny_space, tmp_path: Path) -> None:
+    assert start(tiny_space(), tmp_path / "alone", device="cpu", models=12).execute()
+    run = start(tiny_space(), tmp_path / "zoo", Processes(2), device="cpu", models=12, threads=2)
+    assert run.workers == 4
+    assert run.execute()
+    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    progress = run.progress()
+    assert progress.training_images == run.plan.total("training_images")
+    assert progress.flops == progress.planned_flops
+    assert Zoo.open(tmp_path / "zoo").manifest.timing.seconds["training"] > 0
+    assert not multiprocessing.active_children()
+    assert not (tmp_path / "zoo" / "checkpoints").exists()
+
+
+def test_a_killed_process_is_replaced(alone: Path, space: Space, tmp_path: Path, capfd) -> None:
+    run = start(space, tmp_path / "zoo", Processes(1))
+
+    def kill(stored: int) -> None:
+        if stored == 2:  # as the system does when memory is short
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            child.join()
+
+    stored = on_store(run, kill)
+    assert run.execute()
+    assert sorted(stored) == list(range(4))
+    assert "a worker ended (signal 9)" in capfd.readouterr().err
+    assert [event["reason"] for event in events(tmp_path / "zoo", "lost")] == ["signal 9"]
+    assert identity(tmp_path / "zoo") == identity(alone)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children_of(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_command_takes_its_processes_along_and_another_executor_goes_on(
+    number: signal.Signals, alone: Path, space: Space, tmp_path: Path
+) -> None:
+    folder = tmp_path / "zoo"
+    begun = start(space, folder)
+    begun.stop()
+    assert not begun.execute()  # so that the command takes the space from the zoo
+    arguments = f"generate --resume --out {folder} --threads 1 --executor processes --processes 2"
+    command = subprocess.Popen(
+        [sys.executable, "-m", "wse.cli", *arguments.split(), "--checkpoint-interval", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(list((folder / "checkpoints").glob("[0-9]*.safetensors"))) == 2)
+    children = children_of(command.pid)
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)  # as a terminal does
+    else:
+        command.kill()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in said
+    wait_until(lambda: not any(is_alive(child) for child in children), seconds=10)
+    kept = list((folder / "checkpoints").glob("[0-9]*.safetensors"))
+    assert kept
+    assert start(space, folder, resume=True).execute()
+    assert len(events(folder, "resumed")) == len(kept)
+    assert identity(folder) == identity(alone)
+
+
+@pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
+def test_slurm_jobs_make_the_same_zoo(alone: Path, space: Space, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    jobs = executor_for("slurm", slurm=["cluster=local", "at_a_time=1", "time=5"])
+    run = start(space, folder, jobs)
+
+    def kill(stored: int) -> None:
+        if stored == 1:  # the process that trains is a child of the one that stands for Slurm
+            for path in (folder / "checkpoints" / "jobs" / "log").glob("*_log.out"):
+                job = path.name.split("_")[0]
+                for child in children_of(int(job)):
+                    os.kill(child, signal.SIGKILL)
+
+    stored = on_store(run, kill)
+    assert run.execute()
+    assert sorted(stored) == list(range(4))
+    assert events(folder, "lost") != []
+    assert identity(folder) == identity(alone)
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
+def test_options_that_sbatch_lacks_are_refused(tiny_space, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be a number of jobs"):
+        executor_for("slurm", slurm=["at_a_time=many"])
+    jobs = executor_for("slurm", slurm=["cluster=local", "colour=red"])
+    with pytest.raises(UsageError, match=r"--slurm: .*colour"):
+        start(tiny_space(), tmp_path / "zoo", jobs)
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_a_ray_cluster_loses_a_node(alone: Path, space: Space, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(**node) for _ in range(2)]
+        cluster.wait_for_nodes()
+        run = start(space, tmp_path / "zoo", executor_for("ray", address=cluster.address))
+        assert run.workers == 3
+        on_store(run, lambda stored: stored == 1 and cluster.remove_node(nodes[0], allow_graceful=False))
+        assert run.execute()
+    finally:
+        cluster.shutdown()
+    assert events(tmp_path / "zoo", "lost") != []
+    assert identity(tmp_path / "zoo") == identity(alone)
