@@ -50,9 +50,9 @@ def merge_zoos(
     if len(folders) < 2:
         raise UsageError("name two zoos or more, for instance `wse merge zoo-1 zoo-2 --out zoo`")
     zoos = [Zoo.open(folder) for folder in folders]
+    _check_alike(zoos)
     for zoo in zoos:
         _check_members(zoo)
-    _check_alike(zoos)
     _check_place(zoos, out)
     parts = parts_of(zoos)
     shards = list(joined_shards(parts))
