@@ -1,13 +1,14 @@
 # make demo   a small real zoo, from nothing
 # make test   all tests
 # make check  formatting, lint, types and tests
+# make results  the main findings once more on smaller populations, about a quarter of an hour
 # make gpu-check  compiles every form of the GPU kernels, without a GPU
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test check gpu-check lint types clean
+.PHONY: demo test check results gpu-check lint types clean
 
 # The stamp is older than pyproject.toml after a change of dependencies, and then everything is installed again.
 .venv/installed: pyproject.toml constraints.txt
@@ -23,6 +24,9 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 check: .venv/installed lint types test
+
+results: .venv/installed
+	$(BIN)/python benchmarks/findings.py --out $(DEMO)/findings
 
 gpu-check: .venv/installed
 	$(BIN)/python -m wse.kernels.triton_check

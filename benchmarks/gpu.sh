@@ -1,56 +1,145 @@
 #!/usr/bin/env bash
-# The questions for a GPU, in order; short tables on the screen, everything in $OUT.
+# The questions for a GPU, in the order of their value; short tables on the screen, everything in $OUT.
 #
-#     [OUT=folder] [PYTHON=python3] benchmarks/gpu.sh
+#     [OUT=folder] [PYTHON=python3] benchmarks/gpu.sh [--dry] [PART ...]
+#
+# Parts, in this order if none is named (how many minutes each may take at most):
+#
+#     numerics    (8)  do all kernels compute what their references do on the hardware, packs of 1 to 1,024
+#     steps      (10)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
+#     population  (6)  a small population from nothing to a zoo, beside the processor's
+#     questions   (8)  tile sizes, TMA, bandwidth of slices, products in fp32
+#     mixed       (8)  nws-main: members that differ in everything, eight architectures, beside PyTorch
+#
+# --dry tries all of it without a GPU: kernels in Triton's interpreter, tiny sizes, nothing is timed.
 #
 # Needs torch with CUDA, triton, pytest and what pyproject.toml lists, already installed; nothing is downloaded. The
 # package need not be installed. A folder `wheels` with wheels for what is missing is used if it is there.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+DRY=
+if [ "${1:-}" = --dry ]; then DRY=1 && shift; fi
+PARTS=${*:-numerics steps population questions mixed}
 OUT=${OUT:-build/gpu}
 PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT" build/gpu-path/wse
 OUT=$(cd "$OUT" && pwd)
+
+# The package as it is in the tree, with the name and version that results record.
 for part in cli engine kernels; do ln -sfn "../../../$part" "build/gpu-path/wse/$part"; done
+VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+mkdir -p "build/gpu-path/wse-$VERSION.dist-info"
+printf 'Metadata-Version: 2.1\nName: wse\nVersion: %s\n' "$VERSION" >"build/gpu-path/wse-$VERSION.dist-info/METADATA"
 export PYTHONPATH="$PWD/build/gpu-path:$PWD/benchmarks:$PWD/build/gpu-wheels${PYTHONPATH:+:$PYTHONPATH}"
-export WSE_CACHE=${WSE_CACHE:-$PWD/build/gpu-cache} TRITON_DEFAULT_FP_FUSION=1
+export WSE_CACHE=${WSE_CACHE:-$PWD/build/gpu-cache} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/gpu-cache/triton}
+export TRITON_DEFAULT_FP_FUSION=1
 unset TRITON_INTERPRET
 if [ -d wheels ]; then
-    "$PYTHON" -m pip install --quiet --no-index --find-links wheels --target build/gpu-wheels wheels/*.whl
+    "$PYTHON" -m pip install --quiet --no-index --find-links wheels --target build/gpu-wheels --upgrade wheels/*.whl
 fi
 
-"$PYTHON" - <<'PROBE' | tee "$OUT/machine.txt" || exit 1
-import datetime, importlib.util, platform, sys
-wanted = "torch triton numpy scipy msgspec pyarrow safetensors pytest hypothesis sklearn pooch platformdirs numba".split()
-missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+"$PYTHON" - "$DRY" <<'PROBE' | tee "$OUT/machine.txt"
+import datetime, importlib.util, os, platform, sys
+wanted = "torch triton numpy scipy msgspec pyarrow safetensors pytest hypothesis sklearn pooch platformdirs numba typer rich tqdm threadpoolctl"
+missing = [name for name in wanted.split() if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit("not installed: " + ", ".join(missing) + "; put wheels for them into a folder `wheels`")
 import torch, triton
-if not torch.cuda.is_available():
-    sys.exit("PyTorch sees no NVIDIA GPU")
-print(datetime.datetime.now().isoformat(timespec="seconds"), torch.cuda.get_device_name(),
-      f"python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}, triton {triton.__version__}")
+if not torch.cuda.is_available() and not sys.argv[1]:
+    sys.exit("PyTorch sees no NVIDIA GPU; --dry tries everything without one")
+gpu = "no GPU, tried in the interpreter" if sys.argv[1] else torch.cuda.get_device_name()
+print(f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {gpu}, {os.cpu_count()} cores, python {platform.python_version()}, "
+      f"torch {torch.__version__}, CUDA {torch.version.cuda}, triton {triton.__version__}")
 PROBE
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 
+FAILED=0
 ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole output in a file
-    local limit=$1 name=$2
+    local limit=$1 name=$2 began=$SECONDS code
     shift 2
     echo "== $name"
     timeout "$limit" "$@" >"$OUT/$name.txt" 2>&1
-    local code=$?
-    tail -n "${LINES_SHOWN:-40}" "$OUT/$name.txt"
-    [ $code -eq 0 ] || echo "   ended with code $code (124: after $limit s)"
+    code=$?
+    tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
+    if [ $code -eq 0 ]; then echo "   ($((SECONDS - began)) s)"; else
+        FAILED=1
+        echo "   ended with code $code after $((SECONDS - began)) s (124: its time was over)"
+    fi
+}
+interpreted() { TRITON_INTERPRET=1 ask "$@"; }
+bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JSON lines too
+    local limit=$1 name=$2 members=$3 precision=$4 preset=$5
+    shift 5
+    ask "$limit" "$name" "$PYTHON" -m wse.cli bench train --device cuda --preset "$preset" --members "$members" \
+        --precision "$precision" --rounds 3 --out "$OUT/train.jsonl" "$@"
 }
 
-# 1. Are the results right, and do all forms fit into this GPU?
-LINES_SHOWN=15 ask 420 1-numerics "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests/kernels tests/engine/train
-# 2. and 3. Whole steps, the kernels' shares, and PyTorch on the same work.
-ask 180 2-steps-nws-fixed "$PYTHON" benchmarks/gpu_step.py --seconds 3 --rivals --out "$OUT/steps.jsonl"
-ask 60 2-steps-nws-fixed-augmented "$PYTHON" benchmarks/gpu_step.py --seconds 3 --members 1024 --augment --out "$OUT/steps.jsonl"
-ask 100 2-steps-small-cnn "$PYTHON" benchmarks/gpu_step.py --preset small-cnn --seconds 3 --rivals --out "$OUT/steps.jsonl"
-# 4. What three products of TF32 cost.
-ask 90 4-steps-fp32 "$PYTHON" benchmarks/gpu_step.py --precision fp32 --members 256 1024 --seconds 3 --out "$OUT/steps.jsonl"
-# 5. A population from nothing to a zoo, beside the processor's.
-rm -rf "$OUT/zoos"
-ask 330 5-population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos"
+# Tests side by side, because compiling takes longest: those of whole packs one by one, others by file. What each says
+# is in a file of its own.
+test_some() { # test_some FILE or FILE::TEST
+    local name log code
+    name=$(basename "$1" | tr -c '[:alnum:]._\n-' '-')
+    log=$OUT/numerics/$name.txt
+    "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
+    code=$?
+    grep -E '^(FAILED|ERROR)' "$log"
+    echo "$name: $(tail -n 1 "$log")"
+    [ $code -eq 0 ] || [ $code -eq 5 ] # 5: nothing in there runs on a GPU
+}
+numerics() {
+    mkdir -p "$OUT/numerics"
+    {
+        "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda.py tests/engine/train/test_cuda_run.py | grep ::
+        find tests/kernels -name 'test_*triton.py'
+    } | xargs -P 12 -d '\n' -I{} bash -c 'test_some "$1"' _ {}
+}
+export -f test_some numerics
+export OUT PYTHON
+
+for part in $PARTS; do
+    case $part${DRY:+-dry} in
+    numerics) LINES_SHOWN=60 ask 460 numerics bash -c numerics ;;
+    numerics-dry)
+        interpreted 300 numerics "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/pool/test_pool_triton.py tests/kernels/loss/test_loss_triton.py
+        ;;
+    steps)
+        ask 120 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
+        bench 240 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
+        bench 100 steps-members 64,256,2048 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-2048
+        bench 140 steps-small-cnn 1024 bf16 small-cnn --batch 64
+        ;;
+    steps-dry)
+        interpreted 200 steps-compile "$PYTHON" benchmarks/gpu_warm.py small-cnn-1 --device cpu --precision fp32 --set width_conv=2 depth_conv=1 images_per_epoch=2
+        interpreted 200 steps "$PYTHON" -m pytest -q -p no:cacheprovider tests/engine/bench/test_cuda_bench.py
+        ask 60 steps-without-gpu sh -c '"$PYTHON" -m wse.cli bench train --device cuda; [ $? -eq 2 ]'
+        ;;
+    population)
+        rm -rf "$OUT/zoos"
+        ask 330 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos"
+        ;;
+    population-dry)
+        rm -rf "$OUT/zoos"
+        ask 200 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos" --members 3 --epochs 1 --device reference cpu
+        ;;
+    questions)
+        ask 180 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"
+        ask 60 questions-tma "$PYTHON" benchmarks/gpu_tma.py --out "$OUT/questions.jsonl"
+        ask 60 questions-slices "$PYTHON" benchmarks/gpu_slices.py --out "$OUT/questions.jsonl"
+        bench 150 questions-fp32 1024 bf16,fp32 nws-fixed --contenders cuda-bf16-1024,cuda-fp32-1024
+        ;;
+    questions-dry)
+        ask 200 questions-tiles-compiled "$PYTHON" benchmarks/gpu_tiles.py --compile --shapes 1 --only forward
+        interpreted 200 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --device cpu --members 1 --batch 1 --shapes 1 --out "$OUT/questions.jsonl"
+        ask 100 questions-tma-compiled "$PYTHON" benchmarks/gpu_tma.py --compile
+        interpreted 100 questions-tma "$PYTHON" benchmarks/gpu_tma.py --device cpu --members 1 --batch 8 --out "$OUT/questions.jsonl"
+        interpreted 100 questions-slices "$PYTHON" benchmarks/gpu_slices.py --device cpu --gigabytes 0.001 --lengths 50 9000 --out "$OUT/questions.jsonl"
+        ;;
+    mixed)
+        ask 180 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
+        bench 300 mixed-nws-main 1024 bf16 nws-main
+        ;;
+    mixed-dry) echo "== mixed: as steps, of other members" ;;
+    *) echo "no part is called $part" && exit 2 ;;
+    esac
+done
+exit $FAILED

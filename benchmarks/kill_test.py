@@ -1,11 +1,12 @@
 """Kill a run with ``kill -9`` at random moments, go on each time, and compare the zoo with one never disturbed.
 
-    python benchmarks/kill_test.py [--kills 200] [--device cpu] [--seed 0]
+    python benchmarks/kill_test.py [--kills 200] [--repairs 20] [--device cpu] [--seed 0]
 
 Members of a few dozen epochs train on the digits, and are checkpointed after every epoch, so that many kills
 fall into writes. When a zoo is complete before all kills are done, it is compared and another is begun. A kill
 counts as *inside a write* when it leaves a temporary file. Leaves with 1 if any zoo is not the undisturbed one,
-byte for byte but for times, or if anything was found damaged.
+byte for byte but for times, or if anything was found damaged. Then repairs of a damaged zoo are killed in the same
+way: each time its tables must be readable as before, and in the end it must have every byte back.
 """
 
 from __future__ import annotations
@@ -75,9 +76,41 @@ def kill_once(folder: Path, device: str, models: int, draw: random.Random) -> st
     return "inside a write" if inside else "between writes"
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a zoo but its log."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def kill_repairs(folder: Path, kills: int, draw: random.Random) -> tuple[int, int]:
+    """Damage a zoo and kill its repair until one comes to its end, over and over; kills, and zoos that differ."""
+    whole, killed, different = files(folder), 0, 0
+    while killed < kills:
+        shard = min((folder / "shards").iterdir())
+        shard.write_bytes(shard.read_bytes()[: draw.randrange(1, shard.stat().st_size)])
+        (folder / "snapshots.parquet").unlink()
+        code = None
+        while code != 0:
+            command = [sys.executable, "-m", "wse.cli", "verify", "--repair", "--quiet", str(folder)]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            try:
+                code = process.wait(draw.uniform(1, 4 * MOST_SECONDS) if killed < kills else None)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+                killed += 1
+            if code > 0:
+                raise SystemExit(f"the repair failed with exit code {code}")
+            if Zoo.open(folder).members.num_rows != len(Zoo.open(folder)):
+                raise SystemExit("members cannot be read any more")
+        different += files(folder) != whole
+    return killed, different
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--repairs", type=int, default=20, help="kills of repairs")
     parser.add_argument("--models", type=int, default=60)
     parser.add_argument("--device", default="cpu", choices=["cpu", "reference"])
     parser.add_argument("--seed", type=int, default=0)
@@ -105,10 +138,12 @@ def main() -> None:
             zoos += 1
             different += content(folder) != expected
             found += events(folder)
+        killed, unmended = kill_repairs(undisturbed, options.repairs, draw)
     print(f"{kills} kills: {met['inside a write']} inside a write, {met['between writes']} between writes")
     print(f"{zoos} zoos of {options.models} members; {found['resumed']} members went on from a checkpoint")
     print(f"{found['note']} notes of damage; {different} zoos differ from the undisturbed one")
-    sys.exit(bool(different or found["note"]))
+    print(f"{killed} kills of repairs; {unmended} zoos differ afterwards")
+    sys.exit(bool(different or unmended or found["note"]))
 
 
 if __name__ == "__main__":

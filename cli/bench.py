@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Speed, side by side with what a user would run instead.", no_args_is_help=False)
 
 _QUICK_SECONDS, _QUICK_ROUNDS, _QUICK_MEGABYTES = 0.3, 3, 160
+_KERNELS_SHOWN = 10  # of each contender; results have all
 _SLOW_TO_START = "pytorch-compile"
 
 
@@ -41,7 +42,14 @@ def train(
     batch: Annotated[
         int | None, typer.Option(help="Images a step: 64, and for small-cnn also 512, if not given.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="For each contender in all; as many as cores.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: an NVIDIA GPU.")] = "cpu",
+    members: Annotated[
+        str, typer.Option(help="Of ours on a GPU, side by side; several numbers with commas between.")
+    ] = "1024",
+    precision: Annotated[str, typer.Option(help="Of ours on a GPU: bf16, fp32 or bf16,fp32.")] = "bf16",
+    threads: Annotated[
+        int | None, typer.Option(help="For each contender on the processor in all; as many as cores.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Of each contender's turn in a round.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Turns of each contender.")] = 5,
     contenders: Annotated[
@@ -60,19 +68,26 @@ def train(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of errors.")] = False,
 ) -> None:
     """Training: samples a second of our backends and of PyTorch, after checking that all compute the same."""
-    from wse.engine.bench import Options, specs_for
+    from wse.engine.bench import Gpu, Options, specs_for
+    from wse.engine.errors import UsageError
     from wse.engine.space import parse_override
 
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"`device` (={device!r}) must be cpu or cuda")
+    counts = _numbers("members", members)
+    gpu = Gpu(members=counts, precisions=_names(precision)) if device == "cuda" else None
     options = Options(
         workloads=specs_for(
             preset,
             batch_size=batch,
-            datasets=[name.strip() for name in datasets.split(",")],
+            datasets=_names(datasets),
             data_dir=data_dir,
             overrides=[parse_override(text) for text in overrides or []],
+            **({} if gpu is None else {"members": max(counts)}),
         ),
-        names=None if contenders is None else tuple(name.strip() for name in contenders.split(",")),
+        names=None if contenders is None else _names(contenders),
         threads=threads,
+        gpu=gpu,
         seconds=seconds,
         rounds=rounds,
     )
@@ -112,6 +127,19 @@ def slices(
         folder=folder,
     )
     _run_slices(options, out=out, as_json=as_json, quiet=quiet)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    from wse.engine.errors import UsageError
+
+    try:
+        return tuple(map(int, _names(text)))
+    except ValueError:
+        raise UsageError(f"`{name}` (={text!r}) must be numbers with commas between") from None
 
 
 def _run_slices(
@@ -181,28 +209,49 @@ def _print_provenance(about: Mapping[str, Any]) -> None:
     load = f"load {about['load_average']}"
     typer.echo(about["cpu"][:80])
     typer.echo(f"{about['cores']} cores, {about['threads']} threads in use, {load}; {about['date']}")
+    if "gpu" in about:
+        typer.echo(f"{about['gpu']}, CUDA {about['cuda']}, triton {about['triton']}")
     typer.echo(versions)
 
 
 def _print_result(result: Result) -> None:
-    rows = result.rows()
+    from wse.engine.bench import Card
+
+    rows, on_gpu = result.rows(), isinstance(result.machine, Card)
     typer.echo(f"{result.workload}: {count_text(result.flops)}FLOP a sample, {', '.join(result.datasets)}")
-    typer.echo(f"{'':<34}{'samples/s':>11}{'slowest to fastest':>21}{'peak':>7}{'ratio':>7}")
+    width = 27 if on_gpu else 34
+    memory = f"{'memory':>8}" if on_gpu else ""
+    typer.echo(f"{'':<{width}}{'samples/s':>11}{'slowest to fastest':>20}{'peak':>7}{memory}{'ratio':>7}")
     for entry in result.entries:
         if entry.contender not in rows:
-            typer.echo(f"{entry.label:<34}  {entry.status}: {entry.note}"[:80])
+            typer.echo(f"{entry.label:<{width}}  {entry.status}: {entry.note}"[:80])
             continue
         row = rows[entry.contender]
         spread = f"{count_text(row.low)} to {count_text(row.high)}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        if on_gpu:
+            memory = f"{'' if row.of_memory is None else percent_text(row.of_memory):>8}"
         typer.echo(
-            f"{entry.label:<34}{count_text(row.samples_per_second):>11}{spread:>21}"
-            f"{percent_text(row.of_peak):>7}{ratio:>7}"
+            f"{entry.label:<{width}}{count_text(row.samples_per_second):>11}{spread:>20}"
+            f"{percent_text(row.of_peak):>7}{memory}{ratio:>7}"
         )
-    machine = result.machine.medians()
-    text = {name: count_text(value) for name, value in machine.items()}
-    typer.echo(f"peak on one thread: {text['fma_one']}FLOP/s, {text['triad_one']}B/s of memory;")
-    typer.echo(f"on all at once:     {text['fma_all']}FLOP/s, {text['triad_all']}B/s\n")
+    _print_machine(result)
+    for entry in result.entries:
+        for name, share in list(entry.kernels.items())[:_KERNELS_SHOWN]:
+            typer.echo(f"{entry.contender:<16}{percent_text(share):>7} of its time: {name}"[:80])
+    typer.echo()
+
+
+def _print_machine(result: Result) -> None:
+    text = {name: count_text(value) for name, value in result.machine.medians().items()}
+    if "fma_one" in text:
+        typer.echo(f"peak on one thread: {text['fma_one']}FLOP/s, {text['triad_one']}B/s of memory;")
+        typer.echo(f"on all at once:     {text['fma_all']}FLOP/s, {text['triad_all']}B/s")
+    else:
+        typer.echo(
+            f"large matrix product: {text['matrix_bf16']}FLOP/s in bf16, {text['matrix_tf32']}FLOP/s in tf32;"
+        )
+        typer.echo(f"copying large arrays: {text['copy']}B/s read and written")
 
 
 def _print_slices(result: SliceResult) -> None:

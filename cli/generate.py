@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import INTERRUPTED, bytes_text, count_text, percent_text, seconds_text
+from .forecast import measured, print_plan
+from .output import INTERRUPTED, percent_text, seconds_of, seconds_text
+from .progress import execute
 
 if TYPE_CHECKING:
     from wse.engine.train import Estimate, Run
+
+# Less work than this is done as soon as it is measured.
+_LEAST_FLOPS = 5e12
 
 
 def generate(
@@ -66,10 +70,16 @@ def generate(
         float | None,
         typer.Option(metavar="SECONDS", help="Training that a killed run may lose (300); 0: less than an epoch."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Shorten epochs so that all fits into a time (90s, 30m, 2h) on this machine."),
+    ] = None,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or add members (more --models).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zoo in --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be trained and what it takes; train nothing.")
@@ -79,8 +89,9 @@ def generate(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More detail, tracebacks of errors.")] = False,
 ) -> None:
     """Sample a population of networks, train them all, and store their weights as they learn."""
+    from wse.engine.errors import UsageError
     from wse.engine.scale import executor_for
-    from wse.engine.train import Run, backend_for, estimate, resolve_options
+    from wse.engine.train import Run, backend_for, resolve_options
 
     place = executor_for(executor, processes=processes, address=address, slurm=slurm or ())
     options, notes = resolve_options(
@@ -101,19 +112,27 @@ def generate(
         resume=resume,
         overwrite=overwrite,
     )
-    hidden = quiet or as_json or sys.stderr.isatty()  # a terminal has a bar for it
+    if budget and resume:
+        raise UsageError("--budget goes with a new zoo: that of --resume has its epochs settled; leave it out")
+    seconds = seconds_of(budget) if budget else None
+    silent = quiet or as_json
+    hidden = silent or sys.stderr.isatty()  # a terminal has a bar for it
     backend = backend_for(options.device, (lambda line: None) if hidden else None, precision=options.precision)
     run = Run(options, backend, place)
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)
+    estimated = None
+    if dry_run or budget or (run.plan.total("flops") > _LEAST_FLOPS and not resume):
+        run, estimated = measured(run, seconds, silent=silent or dry_run)
     if dry_run:
-        _print_plan(run, estimate(run), as_json=as_json, verbose=verbose)
+        assert estimated is not None  # noqa: S101 - just above
+        print_plan(run, estimated, as_json=as_json, verbose=verbose)
         run.check_disk()
         return
-    complete = _execute(run, quiet=quiet or as_json)
+    complete = execute(run, quiet=silent)
     if complete:
-        _print_result(run, as_json=as_json)
+        _print_result(run, estimated, as_json=as_json)
         return
     progress = run.progress()
     command = f"wse generate --resume --out {options.folder}"
@@ -125,81 +144,7 @@ def generate(
     raise typer.Exit(INTERRUPTED)
 
 
-def _execute(run: Run, *, quiet: bool) -> bool:
-    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
-    from .progress import ProgressDisplay
-
-    def stop(_signal: int, _frame: Any) -> None:
-        if run.is_stopping:
-            raise KeyboardInterrupt
-        run.stop()
-        print("\nstopping; once more to leave at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with ProgressDisplay(run, quiet=quiet):
-            return run.execute()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -> None:
-    plan, options = run.plan, run.options
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(_plan_fields(run, estimated), indent=2))
-        return
-    at_most = " at most" if plan.may_stop_early else ""
-    took = seconds_text(estimated.seconds)
-    if estimated.least_seconds is not None:
-        took = f"{seconds_text(estimated.least_seconds)} to {took}, depending on when members stop"
-    rows = [
-        ("models", f"{plan.total('members'):,} of {len(plan.architectures):,} architectures"),
-        ("image sets", ", ".join(run.image_sets)),
-        ("training", f"{count_text(plan.total('training_images'))} samples{at_most}"),
-        ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),
-        ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}, in {options.folder}"),
-        ("memory", f"about {bytes_text(run.memory_bytes())}"),
-        ("time here", f"about {took}, by {run.workers} workers of the {run.backend.name} backend"),
-    ]
-    for name, text in rows:
-        typer.echo(f"{name:<11} {text}")
-    shown = plan.architectures if verbose else plan.architectures[:5]
-    typer.echo(f"\n{'architecture':<24}{'models':>8}{'values':>10}{'samples':>10}{'FLOPs':>10}{'disk':>10}")
-    for part in shown:
-        typer.echo(
-            f"{part.architecture.name:<24}{part.members:>8,}{part.values:>10,}"
-            f"{count_text(part.training_images):>10}{count_text(part.flops):>10}{bytes_text(part.bytes):>10}"
-        )
-    if len(shown) < len(plan.architectures):
-        typer.echo(f"and {len(plan.architectures) - len(shown):,} more (-v shows them)")
-
-
-def _plan_fields(run: Run, estimated: Estimate) -> dict[str, Any]:
-    names = ("members", "training_images", "training_flops", "evaluation_flops", "bytes")
-    return {
-        **{name: run.plan.total(name) for name in names},
-        "may_stop_early": run.plan.may_stop_early,
-        "memory_bytes": run.memory_bytes(),
-        "seconds": estimated.seconds,
-        "least_seconds": estimated.least_seconds,
-        "workers": run.workers,
-        "backend": run.backend.name,
-        "image_sets": list(run.image_sets),
-        "architectures": [
-            {
-                "name": part.architecture.name,
-                "values": part.values,
-                **{name: getattr(part, name) for name in names},
-            }
-            for part in run.plan.architectures
-        ],
-    }
-
-
-def _print_result(run: Run, *, as_json: bool) -> None:
+def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> None:
     from wse.engine.zoo import Zoo
 
     manifest = Zoo.open(run.options.folder).manifest
@@ -208,7 +153,8 @@ def _print_result(run: Run, *, as_json: bool) -> None:
         import json
 
         result = {"zoo": str(run.options.folder), "models": manifest.models, "counts": manifest.counts}
-        typer.echo(json.dumps({**result, "seconds": seconds}, indent=2))
+        expected = estimated.seconds if estimated else None
+        typer.echo(json.dumps({**result, "seconds": seconds, "estimated_seconds": expected}, indent=2))
         return
     counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
     typer.echo(f"{run.options.folder}: {manifest.models:,} models ({counts})")
@@ -223,4 +169,8 @@ def _print_result(run: Run, *, as_json: bool) -> None:
             f"{seconds_text(seconds['evaluation'])} summed over {run.workers} workers, "
             f"all else {percent_text(seconds['overhead'])}"
         )
+    if estimated:
+        off = seconds["total"] / estimated.seconds - 1
+        told = f"{percent_text(abs(off))} {'more' if off > 0 else 'less'}"
+        typer.echo(f"{told} time than the {seconds_text(estimated.seconds)} that were expected")
     typer.echo(f"look inside with `wse info {run.options.folder}`")

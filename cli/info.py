@@ -44,6 +44,8 @@ def info(
 
 
 def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
+    from wse.engine.report import origin
+
     counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
     sizes = sorted(entry.size for entry in manifest.architectures.values())
     span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
@@ -53,7 +55,7 @@ def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}"),
         ("image sets", ", ".join(manifest.image_sets)),
-        ("made by", f"wse {manifest.wse_version}, seed {manifest.seed}, {_backend(manifest)}"),
+        *origin(manifest),
     ]
     if manifest.cost is not None and manifest.timing is not None:
         seconds = manifest.timing.seconds
@@ -64,10 +66,6 @@ def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
     )
     for name, text in rows:
         typer.echo(f"{name:<11} {text}")
-
-
-def _backend(manifest: Manifest) -> str:
-    return f"{manifest.backend} backend in {manifest.precision}"
 
 
 def _print_groups(summary: Summary, *, every: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, info, meta, report, verify
+from . import bench, data, generate, info, merge, meta, report, verify
 from .output import INTERRUPTED
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
+app.command("merge")(merge.merge)
 app.command("meta")(meta.meta)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from statistics import median
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .output import count_text, percent_text, seconds_text
 
@@ -57,6 +58,24 @@ class ProgressDisplay:
         with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
             while not self._over.wait(_LIVE_SECONDS):
                 live.update(_picture(self._run.progress()), refresh=True)
+
+
+def execute(run: Run, *, quiet: bool) -> bool:
+    """Train; the first Ctrl-C or SIGTERM checkpoints what is in training and ends the run, the second at once."""
+
+    def stop(_signal: int, _frame: Any) -> None:
+        if run.is_stopping:
+            raise KeyboardInterrupt
+        run.stop()
+        print("\nstopping; once more to leave at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ProgressDisplay(run, quiet=quiet):
+            return run.execute()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe(progress: Progress) -> str:

@@ -13,7 +13,8 @@ from .output import bytes_text
 def report(
     zoo: Annotated[Path, typer.Argument(help="The folder of the zoo.")] = Path("zoo"),
     out: Annotated[
-        Path, typer.Option(help="The page; the folder FILE-data beside it gets the numbers.", metavar="FILE")
+        Path,
+        typer.Option(help="The page; the folder FILE-data beside it gets each figure by itself.", metavar="FILE"),
     ] = Path("report.html"),
     no_embedding: Annotated[
         bool, typer.Option("--no-embedding", help="Leave out the map of the weights, which takes longest.")
@@ -25,4 +26,4 @@ def report(
     from wse.engine.zoo import Zoo
 
     folder = write_report(Zoo.open(zoo), out, embedding=not no_embedding)
-    typer.echo(f"{out} ({bytes_text(out.stat().st_size)}); the numbers of each figure: {folder}/*.csv")
+    typer.echo(f"{out} ({bytes_text(out.stat().st_size)}); each figure and its numbers: {folder}/*.svg, *.csv")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +40,22 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be made in a folder, or, where there is none yet, in the one it would be made in.
+
+    Raises:
+        OSError: they cannot.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has the name of one that ``atomic_write`` was writing when its process was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def cores() -> int:
@@ -11,3 +12,13 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity
         return os.cpu_count() or 1
+
+
+def open_files() -> int:
+    """How many files this process may have open at a time."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows: what its C library allows
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -9,13 +9,16 @@ from .judge import Judge, Verdict
 from .measure import Options, run
 from .plot import check_plot, draw
 from .registry import contender_names
-from .results import Entry, Machine, Report, Result, Row
+from .results import Card, Entry, Machine, Report, Result, Row
+from .sites import Gpu
 from .slices import SliceOptions, SliceReport, SliceResult, run_slices
 from .workload import Workload, WorkloadSpec, specs_for
 
 __all__ = [
+    "Card",
     "Contender",
     "Entry",
+    "Gpu",
     "Job",
     "Judge",
     "Machine",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from ..train.backend import Weights
-from .workload import Workload
+from .workload import Precision, Workload
 
 Kind = Literal["ours", "pytorch"]
 
@@ -56,6 +56,7 @@ class Contender(ABC):
         processes: how many work side by side.
         lanes: threads in each process, every one with jobs of its own.
         torch_threads: that PyTorch may use inside one operation.
+        precision: of its products.
         kind: whether it is ours, or what a user would run instead.
     """
 
@@ -64,11 +65,20 @@ class Contender(ABC):
     processes: int = 1
     lanes: int = 1
     torch_threads: int = 1
+    precision: Precision = "fp32"
     kind: ClassVar[Kind]
 
     def why_not(self, workload: Workload) -> str | None:
         """Why this contender cannot train the workload here; None if it can."""
         return None
+
+    def least_bytes(self, workload: Workload) -> float | None:
+        """Bytes through the device's memory that its kernels cannot do without, a sample; None: not known."""
+        return None
+
+    def shares(self, jobs: Sequence[Job]) -> Mapping[str, float]:
+        """What share of the device's time each of its kernels has; empty where nobody asks."""
+        return {}
 
     @abstractmethod
     def jobs(self, workload: Workload, lane: int, lanes: int) -> Sequence[Job]:
@@ -76,4 +86,4 @@ class Contender(ABC):
 
     @abstractmethod
     def outcomes(self, workload: Workload) -> list[Outcome]:
-        """What this contender makes of ``workload.checked`` on the images of ``workload.checking``."""
+        """What this contender makes of its ``workload.checked`` members on the images of ``workload.checking``."""

@@ -8,13 +8,14 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import WseError
 from .contender import Contender, Job, Outcome
 from .lanes import Rate, combine, work_side_by_side
-from .workload import Workload, WorkloadSpec
+from .workload import Precision, Workload, WorkloadSpec
 
 _TIMEOUT_SECONDS = 600.0
 _END_SECONDS = 10.0
@@ -63,9 +64,9 @@ class Crew:
                 process.kill()
                 process.join()
 
-    def check(self, spec: WorkloadSpec) -> list[Outcome]:
-        """Let the first process train the workload's checked members."""
-        (outcomes,) = self._ask("check", spec, processes=1)
+    def check(self, spec: WorkloadSpec, precision: Precision) -> list[Outcome]:
+        """Let the first process train the workload's checked members with products of this precision."""
+        (outcomes,) = self._ask("check", (spec, precision), processes=1)
         return list(outcomes)
 
     def prepare(self, spec: WorkloadSpec) -> None:
@@ -76,6 +77,11 @@ class Crew:
         """Let all lanes of all processes work for so long; each ends the job it is at, and does every job once."""
         times = [job for answer in self._ask("measure", seconds) for job in answer]
         return combine(times, self.contender.processes * self.contender.lanes)
+
+    def shares(self) -> dict[str, float]:
+        """Let the first process do every job once, and say what share of the time each kernel had."""
+        (shares,) = self._ask("shares", None, processes=1)
+        return dict(shares)
 
     def forget(self) -> None:
         """Give back the memory of the workload."""
@@ -122,12 +128,15 @@ def _serve(pipe: Connection, barrier: Any, contender: Contender, index: int) -> 
             try:
                 match what:
                     case "check":
-                        answer = contender.outcomes(Workload(argument))
+                        spec, precision = argument
+                        answer = replace(contender, precision=precision).outcomes(Workload(spec))
                     case "prepare":
                         lanes = _prepare(contender, argument, index)
                     case "measure":
                         barrier.wait(_TIMEOUT_SECONDS)
                         answer = work_side_by_side(lanes, argument)
+                    case "shares":
+                        answer = contender.shares([job for lane in lanes for job in lane])
                     case "forget":
                         lanes = []
                         gc.collect()  # compiled modules stand in circles
@@ -136,6 +145,8 @@ def _serve(pipe: Connection, barrier: Any, contender: Contender, index: int) -> 
             except Exception as error:  # said in one line by the parent, so the traceback is printed here
                 traceback.print_exc()
                 answer = WseError(f"{contender.name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.empty_cache()  # what is free is for other processes
             pipe.send(answer)
 
 

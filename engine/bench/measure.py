@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UsageError, WseError
 from ..machine import cores
+from ..train.backend import DeviceMemoryError
 from .contender import Contender
 from .crew import Crew
 from .judge import Judge
 from .lanes import Rate
-from .registry import contender_names, contenders
-from .results import Entry, Machine, Report, Result
+from .results import Entry, Report, Result
+from .sites import Gauge, Gpu, Processor, Site
 from .workload import Workload, WorkloadSpec
-
-if TYPE_CHECKING:
-    from .peak import Probe
 
 _PROBE_SHARE = 0.25  # of a contender's seconds
 _SOFTWARE = ("wse", "torch", "numpy", "numba")
@@ -38,7 +36,8 @@ class Options:
     Attributes:
         workloads: one after the other.
         names: of contenders; None: all.
-        threads: for every contender in all; None: one for each core.
+        threads: for every contender in all on the processor; None: one for each core.
+        gpu: to measure there; None: on the processor.
         seconds: of a contender's turn in a round.
         rounds: how many turns each gets.
 
@@ -49,6 +48,7 @@ class Options:
     workloads: tuple[WorkloadSpec, ...]
     names: tuple[str, ...] | None = None
     threads: int | None = None
+    gpu: Gpu | None = None
     seconds: float = 1.0
     rounds: int = 5
 
@@ -59,19 +59,19 @@ class Options:
             raise UsageError(f"`seconds` (={self.seconds}) must be more than 0")
         if self.rounds < 1:
             raise UsageError(f"`rounds` (={self.rounds}) must be at least 1")
-        known = contender_names()
+        known = [contender.name for contender in self.site.contenders()] if self.names else []
         for name in self.names or ():
             if name not in known:
                 raise UsageError(f"--contenders: there is no {name!r}; use {', '.join(known)}")
 
     @property
-    def thread_count(self) -> int:
-        """Threads for every contender."""
-        return self.threads or cores()
+    def site(self) -> Site:
+        """Where it runs."""
+        return self.gpu or Processor(threads=self.threads or cores())
 
     def chosen(self) -> list[Contender]:
         """The contenders to measure."""
-        return [c for c in contenders(self.thread_count) if self.names is None or c.name in self.names]
+        return [c for c in self.site.contenders() if self.names is None or c.name in self.names]
 
 
 def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = None) -> Report:
@@ -86,31 +86,26 @@ def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = Non
         UsageError: an image set is not here.
         WseError: one of our backends failed.
     """
-    from .peak import Probe  # here, so that the contenders' processes need not import numba
-
     entrants = options.chosen() if entrants is None else entrants
     workloads = [Workload(spec) for spec in options.workloads]
-    threads = options.thread_count
+    site = options.site
     with ExitStack() as stack:
         crews: dict[str, Crew] = {}
         for entrant in entrants:
             if any(entrant.why_not(workload) is None for workload in workloads):
                 crews[entrant.name] = stack.enter_context(Crew(entrant))
-        tell(f"started {len(crews)} contenders on {threads} threads")
-        probes = {
-            f"{name}_{which}": Probe(name, lanes)
-            for name in ("fma", "triad")
-            for which, lanes in (("one", 1), ("all", threads))
-        }
-        results = [_measure(workload, entrants, crews, probes, options, tell) for workload in workloads]
-    return Report(provenance=provenance(threads), seconds=options.seconds, results=tuple(results))
+        tell(f"started {len(crews)} contenders on {site.name}")
+        gauges = site.gauges()
+        results = [_measure(workload, entrants, crews, gauges, options, tell) for workload in workloads]
+    about = provenance(options.threads or cores()) | site.provenance()
+    return Report(provenance=about, seconds=options.seconds, results=tuple(results))
 
 
 def _measure(
     workload: Workload,
     entrants: Sequence[Contender],
     crews: dict[str, Crew],
-    probes: dict[str, Probe],
+    gauges: Mapping[str, Gauge],
     options: Options,
     tell: Tell,
 ) -> Result:
@@ -120,26 +115,35 @@ def _measure(
         tell(f"{spec.name}: checking {entrant.name}")
         entries[entrant.name] = _check(entrant, crews.get(entrant.name), workload, judge)
     racing = {name: crews[name] for name, entry in entries.items() if entry.status == "ok"}
-    for name, crew in racing.items():
+    for name, crew in list(racing.items()):
         tell(f"{spec.name}: warming up {name}")
-        crew.prepare(spec)
+        try:
+            crew.prepare(spec)
+        except WseError as error:
+            if _is_our_fault(crew.contender, error):
+                raise
+            entries[name] = replace(entries[name], status="skipped", note=str(error))
+            del racing[name]
     rates: dict[str, list[Rate]] = {name: [] for name in racing}
-    machine: dict[str, list[float]] = {name: [] for name in probes}
+    machine: dict[str, list[float]] = {name: [] for name in gauges}
     for turn in range(options.rounds):
         tell(f"{spec.name}: round {turn + 1} of {options.rounds}")
-        for name, probe in probes.items():
-            machine[name].append(probe.measure(options.seconds * _PROBE_SHARE))
+        for name, gauge in gauges.items():
+            machine[name].append(gauge.measure(options.seconds * _PROBE_SHARE))
         # Back and forth, so that none always follows the same one.
         for name in list(racing)[:: 1 if turn % 2 == 0 else -1]:
             rates[name].append(racing[name].measure(options.seconds))
-    for crew in racing.values():
+    for name, crew in racing.items():
+        entries[name] = replace(
+            entries[name], kernels=crew.shares(), bytes_per_sample=crew.contender.least_bytes(workload)
+        )
         crew.forget()
     return Result(
         workload=spec.name,
         flops=workload.flops,
         datasets=spec.datasets,
         entries=tuple(_timed(entry, rates.get(name, [])) for name, entry in entries.items()),
-        machine=Machine(**{name: tuple(values) for name, values in machine.items()}),
+        machine=options.site.machine(machine),
     )
 
 
@@ -149,15 +153,25 @@ def _check(entrant: Contender, crew: Crew | None, workload: Workload, judge: Jud
     reason = entrant.why_not(workload)
     if reason is not None or crew is None:
         return replace(entry, status="skipped", note=reason or "")
+    precise = replace(entrant, precision="fp32")
     try:
-        verdict = judge.verdict(entrant, crew.check(workload.spec))
+        verdict = judge.verdict(precise, crew.check(workload.spec, "fp32"))
+        if verdict.complaint is None and entrant.precision != "fp32":
+            rough = judge.verdict(entrant, crew.check(workload.spec, entrant.precision))
+            entry = replace(entry, errors={f"{name} in fp32": error for name, error in verdict.errors.items()})
+            verdict = rough
     except WseError as error:
-        if entrant.kind == "ours":
+        if _is_our_fault(entrant, error):
             raise
-        # Not every PyTorch can do everything everywhere; that must not keep the others from being measured.
         return replace(entry, status="skipped", note=str(error))
     complaint = verdict.complaint
-    return replace(entry, status="wrong" if complaint else "ok", note=complaint or "", errors=verdict.errors)
+    errors = {**entry.errors, **verdict.errors}
+    return replace(entry, status="wrong" if complaint else "ok", note=complaint or "", errors=errors)
+
+
+def _is_our_fault(contender: Contender, error: WseError) -> bool:
+    """Not every PyTorch can do everything everywhere, and not every pack fits: the others are measured."""
+    return contender.kind == "ours" and not isinstance(error, DeviceMemoryError)
 
 
 def _timed(entry: Entry, rates: Sequence[Rate]) -> Entry:

@@ -122,5 +122,5 @@ def stored(module: WrittenNetwork, layout: Layout, tensors: Mapping[str, Tensor]
         tensor = tensors[theirs].detach()
         if ours == "fc1.weight":
             tensor = tensor.reshape(len(tensor), -1, module.pixels).transpose(1, 2)
-        weights[spec.offset : spec.stop] = tensor.reshape(-1).numpy()
+        weights[spec.offset : spec.stop] = tensor.reshape(-1).cpu().numpy()
     return weights

@@ -45,7 +45,7 @@ class Ours(Contender):
     def outcomes(self, workload: Workload) -> list[Outcome]:
         """What an epoch of two steps makes of the members."""
         backend = backend_for(self.device)
-        return [outcome(backend, workload, member) for member in workload.checked]
+        return [outcome(backend, workload, member) for member in workload.checked(self.precision)]
 
 
 def outcome(backend: Backend, workload: Workload, member: Member) -> Outcome:

@@ -58,10 +58,8 @@ def draw(report: Report, path: Path) -> None:
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     provenance = report.provenance
-    figure.supxlabel(
-        f"{provenance['cpu']}, {provenance['threads']} threads, torch {provenance['torch']}, {provenance['date']}",
-        fontsize=7,
-    )
+    where = provenance.get("gpu") or f"{provenance['cpu']}, {provenance['threads']} threads"
+    figure.supxlabel(f"{where}, torch {provenance['torch']}, {provenance['date']}", fontsize=7)
     content = BytesIO()
     figure.savefig(content, format=path.suffix[1:], dpi=150)
     with atomic_write(path) as file:

@@ -30,6 +30,8 @@ class Entry:
         errors: relative errors against float64 by what was compared.
         samples_per_second: by round.
         flops_per_second: useful FLOP/s by round.
+        bytes_per_sample: see ``Contender.least_bytes``.
+        kernels: the share of the device's time of each of its kernels.
     """
 
     contender: str
@@ -40,11 +42,13 @@ class Entry:
     errors: Mapping[str, float] = field(default_factory=dict)
     samples_per_second: tuple[float, ...] = ()
     flops_per_second: tuple[float, ...] = ()
+    bytes_per_sample: float | None = None
+    kernels: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the machine did at most in the same run, by round.
+    """What the processor did at most in the same run, by round.
 
     Attributes:
         fma_one: FLOP/s of fused multiply-adds, one thread.
@@ -57,6 +61,45 @@ class Machine:
     fma_all: tuple[float, ...]
     triad_one: tuple[float, ...]
     triad_all: tuple[float, ...]
+
+    @property
+    def peak(self) -> float:
+        """FLOP/s that nobody can exceed, the median."""
+        return statistics.median(self.fma_all)
+
+    @property
+    def memory(self) -> float:
+        """Bytes/s, the median."""
+        return statistics.median(self.triad_all)
+
+    def medians(self) -> dict[str, float]:
+        """The median of each."""
+        return {name: statistics.median(values) for name, values in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a GPU did at most in the same run, by round.
+
+    Attributes:
+        matrix_bf16: FLOP/s of a large matrix product of bfloat16.
+        matrix_tf32: the same of float32 by TF32.
+        copy: bytes/s read and written by a copy.
+    """
+
+    matrix_bf16: tuple[float, ...]
+    matrix_tf32: tuple[float, ...]
+    copy: tuple[float, ...]
+
+    @property
+    def peak(self) -> float:
+        """FLOP/s that nobody can exceed, the median: those of bfloat16, also for those who compute in others."""
+        return statistics.median(self.matrix_bf16)
+
+    @property
+    def memory(self) -> float:
+        """Bytes/s, the median."""
+        return statistics.median(self.copy)
 
     def medians(self) -> dict[str, float]:
         """The median of each."""
@@ -71,7 +114,8 @@ class Row:
         samples_per_second: the median of the rounds.
         low: of the slowest round.
         high: of the fastest round.
-        of_peak: median useful FLOP/s over the median peak of all threads.
+        of_peak: median useful FLOP/s over the median peak.
+        of_memory: bytes that could not be done without over what memory moves; None where they are not known.
         ratio: median samples/s over that of the best way to run PyTorch; None if none was timed.
     """
 
@@ -79,6 +123,7 @@ class Row:
     low: float
     high: float
     of_peak: float
+    of_memory: float | None
     ratio: float | None
 
 
@@ -98,7 +143,7 @@ class Result:
     flops: float
     datasets: tuple[str, ...]
     entries: tuple[Entry, ...]
-    machine: Machine
+    machine: Machine | Card
 
     def rows(self) -> dict[str, Row]:
         """Contender's name -> its line, for those that were timed.
@@ -107,7 +152,7 @@ class Result:
             WseError: one did more than the machine can: the run is invalid.
         """
         timed = [entry for entry in self.entries if entry.status == "ok"]
-        peak = statistics.median(self.machine.fma_all)
+        peak, memory = self.machine.peak, self.machine.memory
         best = max((_median(entry) for entry in timed if entry.kind == "pytorch"), default=None)
         rows = {}
         for entry in timed:
@@ -122,6 +167,9 @@ class Result:
                 low=min(entry.samples_per_second),
                 high=max(entry.samples_per_second),
                 of_peak=of_peak,
+                of_memory=None
+                if entry.bytes_per_sample is None
+                else _median(entry) * entry.bytes_per_sample / memory,
                 ratio=None if best is None else _median(entry) / best,
             )
         return rows
@@ -161,6 +209,8 @@ class Report:
                 "status": entry.status,
                 "note": entry.note,
                 "errors": dict(entry.errors),
+                "bytes_per_sample": entry.bytes_per_sample,
+                "kernels": dict(entry.kernels),
                 **(asdict(rows[entry.contender]) if entry.contender in rows else {}),
                 "rounds": {
                     "samples_per_second": entry.samples_per_second,

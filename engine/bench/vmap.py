@@ -23,14 +23,21 @@ from ..train import Context
 from ..train.backend import Weights
 from .contender import Contender, Job, Kind, Outcome
 from .module import stored, write_module, written
-from .plain import optimizer, resident
-from .workload import PACK, Workload, simplified
+from .plain import let_products_be, optimizer, products, resident
+from .workload import PACK, Precision, Workload, simplified
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vmap(Contender):
-    """``vmap`` and ``grad_and_value`` over a pack of 16 members, one process with all threads."""
+    """``vmap`` and ``grad_and_value`` over a pack of members, one process with all threads.
 
+    Attributes:
+        members: of the pack.
+        device: where, as PyTorch names it.
+    """
+
+    members: int = PACK
+    device: str = "cpu"
     kind: ClassVar[Kind] = "pytorch"
 
     def why_not(self, workload: Workload) -> str | None:
@@ -38,20 +45,26 @@ class Vmap(Contender):
         return "members differ in architecture and set-up" if workload.spec.is_mixed else None
 
     def jobs(self, workload: Workload, lane: int, lanes: int) -> Sequence[Job]:
-        """An epoch of the pack, with as many images in all as an epoch of one member has elsewhere."""
-        return [PackTraining(workload, workload.context, [_shortened(member) for member in workload.members])]
+        """An epoch of the pack; on the processor with as many images in all as one member has elsewhere."""
+        members = workload.members[: self.members]
+        if self.device == "cpu":
+            members = [_shortened(member) for member in members]
+        return [self._training(workload, workload.context, members)]
 
     def outcomes(self, workload: Workload) -> list[Outcome]:
         """What two steps make of the members, without dropout and in the order of the first epoch."""
-        members = [simplified(member) for member in workload.checked]
-        training = PackTraining(workload, workload.checking, members)
+        members = [simplified(member) for member in workload.checked(self.precision)]
+        training = self._training(workload, workload.checking, members)
         training.start()
-        order = torch.arange(training.images // len(members)).expand(len(members), -1)
+        order = torch.arange(training.images // len(members), device=self.device).expand(len(members), -1)
         losses, weights = training.epoch(order), training.weights()
         return [
             Outcome(member=member.id, loss=float(loss), weights=row)
             for member, loss, row in zip(members, losses, weights, strict=True)
         ]
+
+    def _training(self, workload: Workload, context: Context, members: Sequence[Member]) -> PackTraining:
+        return PackTraining(workload, context, members, device=self.device, precision=self.precision)
 
 
 class PackTraining:
@@ -61,43 +74,65 @@ class PackTraining:
         workload: initial weights.
         context: settings and image sets.
         members: at most a pack.
+        device: where.
+        precision: of products.
     """
 
-    def __init__(self, workload: Workload, context: Context, members: Sequence[Member]) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        context: Context,
+        members: Sequence[Member],
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        self.device, self.precision = device, precision
+        let_products_be(precision, device)
         first = members[0]
         self._setup, self._settings = first.setup, context.settings
         self._layout = Layout(first.architecture)
         self._initial = [workload.initial_weights(member) for member in members]
         self._module = write_module(first.architecture, first.setup, running_statistics=False)
-        images, labels = zip(*(resident(context, member) for member in members), strict=True)
+        self._module.to(device)
+        images, labels = zip(*(resident(context, member, device) for member in members), strict=True)
         self._images, self._labels = torch.stack(images), torch.stack(labels)  # [P, n, C, 32, 32], [P, n]
         self.images = self._labels.numel()
         self.work = float(self.images * training_flops(first.architecture))
-        self._rows = torch.arange(len(members)).unsqueeze(1)
+        self._rows = torch.arange(len(members), device=device).unsqueeze(1)
         self._gradient = vmap(grad_and_value(self._loss), randomness="different")
 
     def start(self) -> None:
         """The initial weights, stacked, and a new optimizer."""
         tensors = [written(self._module, self._layout, weights) for weights in self._initial]
-        self._stacked = {name: torch.stack([row[name] for row in tensors]).requires_grad_() for name in tensors[0]}
+        self._stacked = {
+            name: torch.stack([row[name] for row in tensors]).to(self.device).requires_grad_()
+            for name in tensors[0]
+        }
         self._optimizer = optimizer(self._stacked.values(), self._setup, self._settings)
 
     def __call__(self) -> None:
         """An epoch, each member in a new order."""
-        self.epoch(torch.rand(self._labels.shape).argsort(dim=1))
+        self.epoch(torch.rand(self._labels.shape, device=self.device).argsort(dim=1))
 
     def epoch(self, order: Tensor) -> Tensor:
-        """Train each member on its images in its order [P, n]; the mean losses [P]."""
-        losses = []
-        for batch in order.split(self._setup.batch_size, dim=1):  # type: ignore[no-untyped-call]
-            images, labels = self._images[self._rows, batch], self._labels[self._rows, batch]
-            values = {name: stack.detach() for name, stack in self._stacked.items()}
+        """Train each member on its images in its order [P, n]; the mean losses [P], on the host."""
+        losses = [
+            self.step(self._images[self._rows, batch], self._labels[self._rows, batch])
+            for batch in order.split(self._setup.batch_size, dim=1)  # type: ignore[no-untyped-call]
+        ]
+        return torch.stack(losses).mean(dim=0).cpu()
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Train each member on a batch [P, n, C, 32, 32] with labels [P, n]; the losses [P]."""
+        values = {name: stack.detach() for name, stack in self._stacked.items()}
+        loss: Tensor
+        with products(self.precision, self.device):
             gradients, loss = self._gradient(values, images, labels)
-            for name, stack in self._stacked.items():
-                stack.grad = gradients[name]
-            self._optimizer.step()
-            losses.append(loss)
-        return torch.stack(losses).mean(dim=0)
+        for name, stack in self._stacked.items():
+            stack.grad = gradients[name]
+        self._optimizer.step()
+        return loss
 
     def weights(self) -> list[Weights]:
         """As they are now, float32 [D] a member."""

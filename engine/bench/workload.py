@@ -6,22 +6,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from ..data import IMAGE_SET_NAMES, load
 from ..errors import UsageError
-from ..nets import Architecture, Layout, initial_weights, training_flops
+from ..nets import FAMILIES, Architecture, Layout, initial_weights, training_flops
 from ..space import PRESETS, Member, Space
 from ..train import Context, Split
 from ..train.backend import Weights
+
+Precision = Literal["fp32", "tf32", "bf16"]
 
 PACK = 16  # members where all are alike: as many as `torch.func.vmap` trains together
 SAMPLE = 8  # members of a mixed workload
 CHECKED_STEPS = 2
 _CHECKED_RATE = 0.01  # times the learning rate
+_ROUGH_RATE = 1e-4
+_CALM_RATE = 1e-6
 CHECKED_MEMBERS = 2  # of members that are alike; of a mixed workload all are checked
 
 # Optimizers follow torch.optim, so that both sides do the same arithmetic. Initial weights leave no two units
@@ -49,6 +53,7 @@ class WorkloadSpec:
         datasets: names of image sets.
         data_dir: where image sets are looked for first.
         overrides: keys of the space that win over the preset.
+        members: that are trained side by side where all are alike, at most.
 
     Raises:
         UsageError: an unknown preset, or a batch size where members have their own.
@@ -59,6 +64,7 @@ class WorkloadSpec:
     datasets: tuple[str, ...] = ("digits",)
     data_dir: Path | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
+    members: int = PACK
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -91,10 +97,12 @@ def specs_for(
     datasets: Sequence[str] = ("digits",),
     data_dir: Path | None = None,
     overrides: Sequence[tuple[str, Any]] = (),
+    members: int = PACK,
 ) -> tuple[WorkloadSpec, ...]:
     """The workloads of a preset, or with ``all`` those of every preset.
 
-    Without a batch size nws-fixed has one of 64, small-cnn one of 64 and one of 512.
+    Without a batch size nws-fixed has one of 64, small-cnn one of 64 and one of 512. Other arguments are those of
+    ``WorkloadSpec``.
 
     Raises:
         UsageError: as for ``WorkloadSpec``.
@@ -114,6 +122,7 @@ def specs_for(
             datasets=tuple(datasets),
             data_dir=data_dir,
             overrides=tuple(overrides),
+            members=members,
         )
         for name, size in sizes
     )
@@ -140,8 +149,8 @@ class Workload:
         keys = {**_KEYS[spec.preset], "dataset": list(spec.datasets), **dict(spec.overrides)}
         if spec.batch_size is not None:
             keys["batch_size"] = spec.batch_size
-        space = Space.load(preset=spec.preset, overrides=keys)
-        sampled = space.members(_SEED, range(SAMPLE if spec.is_mixed else PACK))
+        space = self._space = Space.load(preset=spec.preset, overrides=keys)
+        sampled = space.members(_SEED, range(SAMPLE if spec.is_mixed else spec.members))
         splits = {
             name: Split.make(load(name, data_dir=spec.data_dir), seed=_SEED, settings=space.settings)
             for name in {member.setup.dataset for member in sampled}
@@ -163,22 +172,35 @@ class Workload:
         """Useful FLOPs of training on one image, the mean of the members."""
         return sum(training_flops(member.architecture) for member in self.members) / len(self.members)
 
-    @property
-    def checked(self) -> list[Member]:
+    def checked(self, precision: Precision = "fp32") -> list[Member]:
         """The members whose results are compared, with an epoch of two small steps.
 
         Small, because Adam and RMSProp begin with steps of the learning rate whatever the gradient: at the usual
-        rates the second step would start from weights so far away that it shows chaos, not mistakes.
+        rates the second step would start from weights so far away that it shows chaos, not mistakes. With products
+        of fewer bits the signs of the first step are chaos too, so all step along the gradient there.
         """
         chosen = self.members if self.spec.is_mixed else self.members[:CHECKED_MEMBERS]
-        return [
-            _with(
-                member,
-                images_per_epoch=CHECKED_STEPS * member.setup.batch_size,
-                learning_rate=member.setup.learning_rate * _CHECKED_RATE,
-            )
-            for member in chosen
-        ]
+        return [_checked(member, precision) for member in chosen]
+
+    def packs(self, members: int) -> list[list[Member]]:
+        """So many members to be trained side by side: one pack, or for each member of a mixed workload one.
+
+        Those of a mixed workload have the architecture of their pack's first, all else is drawn for each but the
+        learning rate. Packs are trained for a long time, and one member that diverges ends steps for all.
+        """
+        if not self.spec.is_mixed:
+            return [[_with(member, learning_rate=_CALM_RATE) for member in self.members[:members]]]
+        properties, rows = FAMILIES[self._space.settings.family].properties, max(members // SAMPLE, 1)
+        others = iter(self._space.members(_SEED, range(SAMPLE, SAMPLE * rows)))
+        packs = []
+        for first in self.members:
+            same = {name: getattr(first.setup, name) for name in properties}
+            pack = [_with(first, learning_rate=_CALM_RATE)]
+            for row in range(1, rows):
+                other = _with(next(others), **same, augmentation=row % 2 == 1, learning_rate=_CALM_RATE)
+                pack.append(self._with_whole_batches(dataclasses.replace(other, architecture=first.architecture)))
+            packs.append(pack)
+        return packs
 
     def share(self, lane: int, lanes: int) -> Sequence[Member]:
         """The members that one of several trains: every ``lanes``-th, or where all are alike a single one."""
@@ -205,6 +227,14 @@ class Workload:
                 f"{CHECKED_STEPS} batches, and it has {size} images"
             )
         return _with(member, images_per_epoch=size - size % setup.batch_size)
+
+
+def _checked(member: Member, precision: Precision) -> Member:
+    setup = member.setup
+    member = _with(member, images_per_epoch=CHECKED_STEPS * setup.batch_size)
+    if precision == "fp32":
+        return _with(member, learning_rate=setup.learning_rate * _CHECKED_RATE)
+    return _with(member, optimizer="momentum", learning_rate=_ROUGH_RATE)
 
 
 def simplified(member: Member) -> Member:

@@ -138,7 +138,7 @@ class Study(_Record, frozen=True, kw_only=True):
         format: version of this record.
         wse_version: that made it.
         zoo: name of the zoo's folder.
-        zoo_seed: seed of the population.
+        zoo_seed: seed of the population; None: it was merged of several.
         slice: what was read, as given: ``conv3``, ``all:5000``, ...
         snapshots: which snapshots, as given.
         where: which members were asked about, as given; empty: all.
@@ -161,7 +161,7 @@ class Study(_Record, frozen=True, kw_only=True):
     format: int = STUDY_FORMAT
     wse_version: str
     zoo: str
-    zoo_seed: int
+    zoo_seed: int | None
     slice: str
     snapshots: str
     where: tuple[str, ...] = ()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import WseError
+from ..files import check_writable
 from ..zoo import STUDIES_FOLDER, Items
 from .crew import Report, done
 from .jobs import Jobs, Outcome
@@ -36,6 +38,10 @@ def run_study(options: StudyOptions, out: Path | None = None, report: Report | N
     """
     began = time.perf_counter()
     folder = out or options.zoo / STUDIES_FOLDER / options.name
+    try:
+        check_writable(folder)  # rather than at the end of it all
+    except OSError as error:
+        raise WseError(f"cannot write into {folder}: {error.strerror or error}; name another by --out") from error
     jobs = Jobs(options)
     outcomes = dict(done(jobs, began, report or (lambda share, what, words: None)))
     study = _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began)

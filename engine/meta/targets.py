@@ -67,8 +67,7 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
     column = items.column(name)
     name = name.removeprefix(CONFIG)
     numeric = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-    listed = isinstance(items.zoo.manifest.space.get(name), list) or not numeric
-    kind = kind or ("classification" if listed else "regression")
+    kind = kind or ("classification" if not numeric or _is_listed(items.zoo, name) else "regression")
     if kind == "regression" and not numeric:
         raise UsageError(f"{name} is no number: it can be classified only")
     raw = column.to_pylist()
@@ -83,6 +82,14 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
             raise UsageError(f"{name} is not always positive: it has no logarithm, leave --log out")
         values[present] = np.log(values[present])
     return Target(name=name, kind="regression", classes=(), values=values, present=present, log=log)
+
+
+def _is_listed(zoo: Zoo, name: str) -> bool:
+    """Whether the space lists the values of a property; in a merged zoo each may give one, or list some."""
+    given = [run.space.get(name) for run in zoo.manifest.runs]
+    if any(isinstance(value, dict) for value in given):
+        return False
+    return any(isinstance(value, list) or value != given[0] for value in given)
 
 
 def _classes(name: str, raw: list[Any], present: NDArray[np.bool_]) -> Target:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ..text import bytes_text, count_text, seconds_text
-from ..zoo import Manifest, Zoo
+from ..zoo import Manifest, RunEntry, Zoo
 from .summary import summarize
 
 
@@ -25,8 +27,7 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}, {bytes_text(summary.bytes)} of weights in {manifest.dtype}"),
         ("image sets", images),
-        ("made by", f"wse {manifest.wse_version}, {manifest.backend} backend in {manifest.precision}"),
-        ("seed", f"{manifest.seed}"),
+        *origin(manifest),
         (
             "test accuracy",
             f"best {100 * summary.everything.best:.1f} %, median {100 * summary.everything.median:.1f} %",
@@ -41,21 +42,66 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
     return shown
 
 
-def command(manifest: Manifest, space_file: str) -> str:
-    """The command that makes the same zoo, given a file with its space."""
-    flags = [
-        f"wse generate --config {space_file}",
-        f"--models {manifest.models}",
-        f"--seed {manifest.seed}",
-        f"--device {manifest.backend}",
+def origin(manifest: Manifest) -> list[tuple[str, str]]:
+    """(name, words) of what the members come from: the run, or the zoos that were merged and their runs."""
+    versions = _listed([f"wse {run.wse_version}" for run in manifest.runs])
+    backends = _listed([f"{run.backend} backend in {run.precision}" for run in manifest.runs])
+    return [
+        *([("merged from", sources(manifest))] if manifest.sources else []),
+        ("made by", f"{versions}, {backends}"),
+        ("seeds" if len(manifest.runs) > 1 else "seed", _listed([str(run.seed) for run in manifest.runs])),
     ]
-    if manifest.backend == "cuda":
-        flags.append(f"--precision {manifest.precision}")
+
+
+def seeds_in_common(manifest: Manifest) -> str:
+    """Seeds that several of the merged runs had, with commas between; empty if there are none."""
+    counts = Counter(run.seed for run in manifest.runs)
+    return _listed([str(seed) for seed, count in counts.items() if count > 1])
+
+
+def sources(manifest: Manifest) -> str:
+    """The zoos that were merged, and how many members each had."""
+    return _listed([f"{source.zoo} ({source.models:,})" for source in manifest.sources])
+
+
+def _listed(words: Sequence[str], most: int = 4) -> str:
+    distinct = list(dict.fromkeys(words))
+    more = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def space_files(manifest: Manifest) -> dict[str, str]:
+    """The space as a space file, name -> content; of a merged zoo one for each run."""
+    runs = manifest.runs
+    names = ["space.toml"] if len(runs) == 1 else [f"space-{number}.toml" for number in range(len(runs))]
+    return {name: space_toml(run.space) for name, run in zip(names, runs, strict=True)}
+
+
+def commands(manifest: Manifest, files: Sequence[str]) -> list[str]:
+    """The commands that make the same zoo, given a file for the space of each run."""
+    if not manifest.sources:
+        return [_generate(manifest, manifest.runs[0], files[0], "zoo")]
+    parts = [f"zoo-{number}" for number in range(len(files))]
+    generated = [
+        _generate(manifest, run, file, part) for run, file, part in zip(manifest.runs, files, parts, strict=True)
+    ]
+    return [*generated, f"wse merge {' '.join(parts)} --out zoo"]
+
+
+def _generate(manifest: Manifest, run: RunEntry, file: str, out: str) -> str:
+    flags = [
+        f"wse generate --config {file}",
+        f"--models {run.models}",
+        f"--seed {run.seed}",
+        f"--device {run.backend}",
+    ]
+    if run.backend == "cuda":
+        flags.append(f"--precision {run.precision}")
     if manifest.dtype != "float32":
         flags.append(f"--dtype {manifest.dtype}")
     if manifest.labels == "faithful":
         flags.append("--faithful")
-    return " ".join([*flags, "--out zoo"])
+    return " ".join([*flags, f"--out {out}"])
 
 
 def space_toml(space: dict[str, Any]) -> str:

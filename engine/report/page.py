@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, and a folder with its numbers beside it."""
+"""The page: one HTML file that needs nothing else, and a folder with its figures and numbers beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from ..files import atomic_write
 from ..meta import Study, find_studies
 from ..text import seconds_text
 from ..zoo import Zoo
-from .facts import command, facts, space_toml
+from .facts import commands, facts, space_files
 from .figure import Figure, data_link
 from .figures import embedding_figures, population_figures, study_figures
 from .figures.fits import by_model, fits_figure
+from .standalone import standalone, swatch
+from .templates import render as fill
 
-SPACE_FILE = "space.toml"
 # A table that is longer is not put into the page as well: it stands in the folder alone.
 MOST_EMBEDDED = 60_000
 
@@ -43,12 +43,12 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
 
     Args:
         zoo: a complete zoo.
-        page: the HTML file; its folder must exist. The CSV files go into a folder beside it: ``report-data`` for
-            ``report.html``.
+        page: the HTML file; its folder must exist. Each figure as SVG and its numbers as CSV go into a folder
+            beside it: ``report-data`` for ``report.html``.
         embedding: whether to read weights and embed them in a plane, which takes most of the time.
 
     Returns:
-        The folder with the CSV files.
+        The folder with the figures' files.
 
     Raises:
         UsageError: the file's name does not end in .html.
@@ -59,10 +59,10 @@ def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
     folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
     _check_writable(folder)
     parts = sections(zoo, embedding=embedding)
-    space = space_toml(zoo.manifest.space)
-    html = render(zoo, parts, folder.name, space)
+    spaces = space_files(zoo.manifest)
+    html = render(zoo, parts, folder.name, spaces)
     try:
-        for name, content in _files(parts, space).items():
+        for name, content in _files(parts, spaces).items():
             with atomic_write(folder / name) as file:
                 file.write(content.encode())
         with atomic_write(page) as file:
@@ -130,30 +130,24 @@ def study_notes(study: Study) -> list[str]:
     ]
 
 
-def render(zoo: Zoo, parts: list[Section], folder: str, space: str) -> str:
+def render(zoo: Zoo, parts: list[Section], folder: str, spaces: dict[str, str]) -> str:
     """The HTML of the page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = (resources.files(__package__) / "template.html.j2").read_text(encoding="utf-8")
     context: dict[str, Any] = {
         "title": zoo.folder.resolve().name,
         "facts": facts(zoo),
-        "command": command(zoo.manifest, f"{folder}/{SPACE_FILE}"),
-        "space_link": data_link(space, "text/plain"),
-        "space_file": SPACE_FILE,
+        "commands": commands(zoo.manifest, [f"{folder}/{name}" for name in spaces]),
+        "space_links": {name: data_link(space, "text/plain") for name, space in spaces.items()},
         "sections": parts,
         "folder": folder,
         "version": version("wse"),
         "csv_link": partial(_csv_link, folder=folder),
         "by_model": by_model,
+        "swatch": swatch,
         "seconds_text": seconds_text,
         "chances": _chances(zoo),
         "lost": sum(count for status, count in zoo.manifest.counts.items() if status != "ok"),
     }
-    return environment.from_string(source).render(context)
+    return fill("page.html.j2", **context)
 
 
 def _chances(zoo: Zoo) -> str:
@@ -167,9 +161,10 @@ def _csv_link(figure: Figure, folder: str) -> str:
     return data_link(content, "text/csv") if len(content) <= MOST_EMBEDDED else f"{folder}/{figure.name}.csv"
 
 
-def _files(parts: list[Section], space: str) -> dict[str, str]:
-    files = {SPACE_FILE: space}
+def _files(parts: list[Section], spaces: dict[str, str]) -> dict[str, str]:
+    files = dict(spaces)
     for part in parts:
         figures = (*part.figures, *([part.fits] if part.fits else []))
         files |= {f"{figure.name}.csv": figure.csv() for figure in figures}
+        files |= {f"{figure.name}.svg": standalone(figure) for figure in part.figures}
     return files

@@ -86,14 +86,16 @@ def summarize(zoo: Zoo) -> Summary:
 
 def _clear_accuracy(zoo: Zoo) -> Floats:
     """For each member the test accuracy that guessing does not reach."""
-    images = zoo.manifest.image_sets
-    limit = zoo.manifest.space["test_images"]
-    bounds = {}
-    for name, entry in images.items():
-        chance = 1 / entry.classes
-        tested = min(entry.test, limit) if limit is not None else entry.test
-        bounds[name] = chance + CLEAR_SIGMAS * np.sqrt(chance * (1 - chance) / tested)
-    return np.array([bounds[name] for name in zoo.members["config.dataset"].to_pylist()])
+    names = np.array(zoo.members["config.dataset"].to_pylist())
+    bounds = np.empty(len(names))
+    for run, members, _ in zoo.by_run(zoo.ids):
+        limit = run.space["test_images"]
+        here = np.isin(zoo.ids, members)
+        for name, entry in zoo.manifest.image_sets.items():
+            chance = 1 / entry.classes
+            tested = min(entry.test, limit) if limit is not None else entry.test
+            bounds[here & (names == name)] = chance + CLEAR_SIGMAS * np.sqrt(chance * (1 - chance) / tested)
+    return bounds
 
 
 def groups_of(column: pa.ChunkedArray) -> Iterator[tuple[str, Flags]]:

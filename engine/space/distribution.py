@@ -117,6 +117,27 @@ def parse(config: Any, *, integer: bool) -> Distribution:
     )
 
 
+def capped(distribution: Distribution, most: int) -> Distribution:
+    """A distribution of numbers of which none is more than ``most``; None counts as endless.
+
+    A fixed value or one of a choice that is more becomes ``most``, with the weights of all that become it; a range
+    is cut off there.
+    """
+    match distribution:
+        case Fixed(value):
+            return Fixed(most if value is None else min(value, most))
+        case Uniform(low, high, log):
+            return Uniform(low, min(high, most), log) if low < most else Fixed(most)
+        case Choice(values, weights):
+            found: dict[Any, float] = {}
+            for value, weight in zip(values, weights or [1.0] * len(values), strict=True):
+                kept = most if value is None else min(value, most)
+                found[kept] = found.get(kept, 0.0) + weight
+            if len(found) == 1:
+                return Fixed(next(iter(found)))
+            return Choice(tuple(found), None if len(set(found.values())) == 1 else tuple(found.values()))
+
+
 def _choice(values: Any, weights: Any) -> Choice | Fixed:
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError("a choice needs a list of at least one value")

@@ -21,7 +21,7 @@ from wse.kernels.philox import Stream, philox4x32
 
 from ..errors import UsageError
 from ..nets import FAMILIES, Architecture
-from .distribution import Choice, Distribution, Fixed, Uniform, in_range, parse, shown
+from .distribution import Choice, Distribution, Fixed, Uniform, capped, in_range, parse, shown
 from .setup import PROPERTIES, SETTINGS, Settings, Setup
 
 PRESETS: tuple[str, ...] = ("nws-main", "nws-fixed", "small-cnn")
@@ -128,6 +128,15 @@ class Space:
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled, and worker processes are sent spaces.
         return Space.from_config, (self.to_config(),)
+
+    def capped(self, name: str, most: int) -> Space:
+        """The space with a property that is nowhere more than ``most``; see ``capped`` of distributions.
+
+        Args:
+            name: of a property of whole numbers, or one that may be "all".
+            most: at least 1.
+        """
+        return Space.from_config({**self.to_config(), name: capped(self.properties[name], most).to_config()})
 
     def choices(self, name: str) -> tuple[Any, ...]:
         """The values a property can take if they are countable; the bounds of a uniform distribution if not."""

@@ -12,6 +12,7 @@ import msgspec
 from ..nets import Layout, forward_macs, initial_weights, training_flops
 from ..space import Member
 from .backend import Backend, Context, EvaluationRequest
+from .plan import Plan
 from .run import Run
 
 _SAMPLED_PACKS = 3
@@ -26,40 +27,53 @@ class Estimate:
     Attributes:
         seconds: if every member uses all its epochs.
         least_seconds: if every member stops as early as it may; None where members cannot stop early.
-        training_flops_per_second: of one worker.
-        evaluation_flops_per_second: of one worker.
     """
 
     seconds: float
     least_seconds: float | None
-    training_flops_per_second: float
-    evaluation_flops_per_second: float
 
 
-def estimate(run: Run) -> Estimate:
-    """Train and evaluate a few batches of up to three packs of the plan, and scale.
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What this machine does a second.
 
-    Workers are taken to be as fast together as one is alone, so on a busy machine, or one whose cores share
-    their units, the run takes longer.
+    Attributes:
+        training: FLOP/s of one worker that trains.
+        evaluation: FLOP/s of one worker that evaluates.
+        workers: at the same time. They are taken to be as fast together as one is alone, so on a busy machine, or
+            one whose cores share their units, a run takes longer.
+    """
+
+    training: float
+    evaluation: float
+    workers: int
+
+    def seconds(self, plan: Plan) -> float:
+        """Of a plan of which every member uses all its epochs."""
+        busy = plan.total("training_flops") / self.training + plan.total("evaluation_flops") / self.evaluation
+        return busy / self.workers
+
+    def estimate(self, run: Run) -> Estimate:
+        """What the plan of a run takes."""
+        seconds, least = self.seconds(run.plan), None
+        if run.plan.may_stop_early:
+            longest = max(member.setup.epochs for member in run.members)
+            least = seconds * run.options.space.settings.min_epochs / longest
+        return Estimate(seconds=seconds, least_seconds=least)
+
+
+def measure_speed(run: Run) -> Speed:
+    """Train and evaluate a few batches of up to three packs of a plan.
+
+    Raises:
+        Interrupted: the run was asked to stop.
     """
     packs = run.plan.packs
     chosen = dict.fromkeys(packs[len(packs) * index // _SAMPLED_PACKS] for index in range(_SAMPLED_PACKS))
     samples = [_calibrate(run.backend, pack.members[: run.rows(pack)], run.context) for pack in chosen]
     training = sum(sample.training_flops for sample in samples) / sum(s.training_seconds for s in samples)
     evaluation = sum(s.evaluation_flops for s in samples) / sum(s.evaluation_seconds for s in samples)
-    plan = run.plan
-    busy = plan.total("training_flops") / training + plan.total("evaluation_flops") / evaluation
-    settings = run.options.space.settings
-    least = None
-    if plan.may_stop_early:
-        longest = max(member.setup.epochs for member in run.members)
-        least = busy / run.workers * settings.min_epochs / longest
-    return Estimate(
-        seconds=busy / run.workers,
-        least_seconds=least,
-        training_flops_per_second=training,
-        evaluation_flops_per_second=evaluation,
-    )
+    return Speed(training=training, evaluation=evaluation, workers=run.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from wse.kernels.inputs import gather
 
-from ..data import load
 from ..data.search import DataDir
 from ..errors import UsageError, WseError
 from ..space import Member, Space
-from ..zoo import Manifest, Problem, Zoo, ZooMember
+from ..zoo import Problem, Zoo, ZooMember
 from ..zoo.tables import MEMBERS_FILE, numbers
+from .again import load_images
 from .backend import Context
 from .split import Split
 
@@ -26,6 +26,8 @@ from .split import Split
 # output for the image. Another backend sums in another order, and some networks, saturated ones with batch
 # normalisation, make hundreds of times as much of that: up to 4e-5 was seen.
 _OUTPUT_ERROR = 1e-3
+# The loss itself was taken in single precision, which shows where all outputs are close to 0.
+_LOSS_ERROR = 1e-6
 _BATCH = 500  # images at once
 
 
@@ -49,38 +51,37 @@ def label_problems(zoo: Zoo, count: int, *, seed: int | None = None, data_dir: D
     if count < 1:
         raise UsageError(f"`labels` (={count}) must be at least 1")
     manifest = zoo.manifest
-    if manifest.dtype != "float32" or manifest.precision != "fp32":
+    precisions = sorted({run.precision for run in manifest.runs})
+    if manifest.dtype != "float32" or precisions != ["fp32"]:
         raise UsageError(
             f"the labels of {zoo.folder} cannot be measured again: that takes weights and arithmetic in float32, "
-            f"and it has weights in {manifest.dtype} and arithmetic in {manifest.precision}; leave out --labels"
+            f"and it has weights in {manifest.dtype} and arithmetic in {' and '.join(precisions)}; leave out "
+            "--labels"
         )
     ids = zoo.ids[numbers(zoo.members["snapshots"]) > 0]
     chosen = np.sort(np.random.default_rng(seed).permutation(ids)[:count])
-    space = Space.from_config(manifest.space)
-    members = space.members(manifest.seed, chosen.tolist())
-    sets = sorted({member.setup.dataset for member in members})
-    context = Context(
-        settings=space.settings,
-        splits={name: _split(name, manifest, space, data_dir) for name in sets},
-        should_stop=lambda: False,
-    )
     table = zoo.folder / MEMBERS_FILE
     problems = []
-    for member in members:
-        try:
-            texts = list(_differences(zoo[member.id], member, context))
-        except WseError as error:
-            problems.append(Problem.of(error, table))
-        else:
-            problems += [Problem(file=table, text=f"member {member.id}: {text}") for text in texts]
+    for run, ids, ids_there in zoo.by_run(chosen):
+        space = Space.from_config(run.space)
+        members = space.members(run.seed, ids_there.tolist())
+        sets = sorted({member.setup.dataset for member in members})
+        context = Context(
+            settings=space.settings,
+            splits={
+                name: Split.make(load_images(name, manifest, data_dir), seed=run.seed, settings=space.settings)
+                for name in sets
+            },
+            should_stop=lambda: False,
+        )
+        for here, member in zip(ids.tolist(), members, strict=True):
+            try:
+                texts = list(_differences(zoo[here], member, context))
+            except WseError as error:
+                problems.append(Problem.of(error, table))
+            else:
+                problems += [Problem(file=table, text=f"member {here}: {text}") for text in texts]
     return problems
-
-
-def _split(name: str, manifest: Manifest, space: Space, data_dir: DataDir) -> Split:
-    images = load(name, data_dir=data_dir)
-    if name not in manifest.image_sets or images.sha256 != manifest.image_sets[name].sha256:
-        raise WseError(f"the image set {name} is not the one the zoo was made with: give the other by --data-dir")
-    return Split.make(images, seed=manifest.seed, settings=space.settings)
 
 
 def _differences(stored: ZooMember, member: Member, context: Context) -> Iterator[str]:
@@ -132,5 +133,6 @@ def _measure(stored: ZooMember, member: Member, context: Context) -> _Measured:
         most += int((~(right - others < -2 * off)).sum())
         loss += float(functional.cross_entropy(outputs, truth, reduction="sum"))
         slack += float(2 * off.sum())
+    slack += _LOSS_ERROR * abs(loss)
     n = len(indices)
     return _Measured(images=n, least=least, most=most, loss=loss / n, loss_error=slack / n)

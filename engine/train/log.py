@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import WseError
+from ..zoo import LOG_FILE
 
-LOG_FILE = "log.jsonl"
+# What the event of a member tells of it: with its set-up and its snapshots, all that the members table holds.
+LOGGED = ("status", "epochs", "steps", "predicted_classes", "samples_trained", "samples_evaluated", "seconds")
 
 Event = tuple[str, dict[str, Any]]
 
@@ -30,6 +32,7 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOG_FILE
+        self._begin_line = True
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event with the current time (UTC).
@@ -39,9 +42,13 @@ class Log:
         """
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields})
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            # A process that was killed, or a full disk, may have left half a line.
+            torn = self._begin_line and _ends_inside_a_line(self._path)
+            with self._path.open("ab") as file:
+                file.write(b"\n" * torn + line.encode() + b"\n")
+            self._begin_line = False
         except OSError as error:
+            self._begin_line = True
             raise WseError(f"cannot write {self._path}: {error.strerror or error}") from error
 
 
@@ -61,3 +68,11 @@ class Memo:
         taken = tuple(self._events[:count])
         del self._events[:count]
         return taken
+
+
+def _ends_inside_a_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read() != b"\n"

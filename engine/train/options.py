@@ -38,7 +38,7 @@ class Options:
         threads: packs trained at the same time; None: one for each core.
         rows: members that train side by side in a pack; None: what suits the backend.
         checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
-        resume: go on with an unfinished run in ``folder``.
+        resume: go on with an unfinished run in ``folder``, or train more members of a finished one.
         overwrite: replace a zoo in ``folder``.
 
     Raises:
@@ -147,9 +147,10 @@ def resolve_options(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the zoo, or replace it")
     there: Manifest | None = read_manifest(folder) if resume else None
+    run = there.the_run(folder, "gone on with") if there else None
     keys: dict[str, Any] = dict(parse_override(text) for text in overrides)
-    if there is not None and preset is None and config is None:
-        space = Space.from_config({**there.space, **keys})
+    if run is not None and preset is None and config is None:
+        space = Space.from_config({**run.space, **keys})
     else:
         default = "nws-main" if config is None else None
         space = Space.load(preset=preset or default, file=config, overrides=keys)
@@ -171,7 +172,7 @@ def resolve_options(
             f"`dtype` (={dtype!r}) must be {', '.join(get_args(Dtype)[:-1])} or {get_args(Dtype)[-1]}"
         )
     if seed is None:
-        seed = there.seed if there else 0
+        seed = run.seed if run else 0
     options = Options(
         space=space,
         models=models,
@@ -180,8 +181,8 @@ def resolve_options(
         data_dir=data_dir,
         dtype=stored,
         faithful=faithful or (there is not None and there.labels == "faithful"),
-        device=device or (there.backend if there else "auto"),
-        precision=precision or (there.precision if there and device is None else None),
+        device=device or (run.backend if run else "auto"),
+        precision=precision or (run.precision if run and device is None else None),
         threads=threads,
         checkpoint_seconds=CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds,
         resume=resume,

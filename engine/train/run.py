@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,18 +20,19 @@ from ..zoo import (
     ShardPlan,
     Timing,
     ZooWriter,
-    plan_shards,
+    growth,
     remove_zoo,
 )
 from .backend import Backend, Context
 from .checkpoints import Checkpoints
 from .executor import Executor, Report
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
-from .log import Listener, Log
-from .manifest import manifest_of
+from .limits import check_limits
+from .log import LOGGED, Listener, Log
+from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
-from .plan import BYTES_PER_VALUE, PackPlan, Plan, make_plan
-from .schedule import held_snapshots, snapshot_count
+from .plan import PackPlan, Plan, make_plan
+from .schedule import held_snapshots
 from .split import Split
 from .threads import Threads
 from .trainer import Work
@@ -47,28 +48,41 @@ class Run:
         options: what to make.
         backend: what computes; if none is given, the one that ``options.device`` names.
         executor: where members train; on threads of this process if none is given.
+        shards: to be filled, if not the whole population is to be trained but only the members of these.
 
     Attributes:
         members: the population.
         image_sets: those that occur in it.
+        executor: where members train.
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
         workers: packs trained at the same time.
+        estimated_seconds: what the run is expected to take, if somebody said; told in the log.
 
     Raises:
         UsageError: an image set is not here, or what the executor needs.
         WseError: an image set is damaged, or the executor does not answer.
     """
 
-    def __init__(self, options: Options, backend: Backend | None = None, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        backend: Backend | None = None,
+        executor: Executor | None = None,
+        *,
+        shards: Sequence[ShardPlan] | None = None,
+    ) -> None:
         started = time.perf_counter()
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
-        self._executor = executor or Threads()
-        self.workers = self._executor.workers(self)
+        self.executor = executor or Threads()
+        self.workers = self.executor.workers(self)
+        self.estimated_seconds: float | None = None
         self._stop = threading.Event()
         settings = options.space.settings
-        self.members = options.space.members(options.seed, range(options.models))
+        ids = range(options.models) if shards is None else sorted(i for plan in shards for i in plan.members)
+        self.members = options.space.members(options.seed, ids)
+        self._given_shards = shards
         names = sorted({member.setup.dataset for member in self.members})
         self.image_sets: dict[str, ImageSet] = {name: load(name, data_dir=options.data_dir) for name in names}
         self.context = Context(
@@ -79,6 +93,7 @@ class Run:
             },
             should_stop=self._stop.is_set,
         )
+        self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self.plan_of([member.id for member in self.members])
         self._earlier = 0
         self._checkpoints: Checkpoints
@@ -135,7 +150,7 @@ class Run:
         preparing = self.backend.preparing
         return Progress(
             members=self._earlier + len(accuracies),
-            total=self.options.models,
+            total=len(self.members),
             training_images=work.training_images,
             flops=work.flops,
             planned_flops=self.plan.total("flops") - work.earlier_flops,
@@ -172,6 +187,7 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
+        check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
         if not self.options.resume:
             self.check_disk()  # before a folder is made
         with closing(self._open_writer()) as writer:
@@ -183,12 +199,13 @@ class Run:
             log = Log(self.options.folder)
             log.write(
                 "start",
-                models=self.options.models,
+                models=len(self.members),
                 finished=self._earlier,
                 workers=self.workers,
                 backend=self.backend.name,
                 training_images=self.plan.total("training_images"),
                 flops=self.plan.total("flops"),
+                estimated_seconds=self.estimated_seconds,
             )
             for note in writer.notes:
                 log.write("note", text=note)
@@ -197,7 +214,7 @@ class Run:
             self._seconds["opening"] = time.perf_counter() - started
             self._train(missing, writer, log)
             taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
-            if len(writer.finished) < self.options.models:
+            if len(writer.finished) < len(self.members):
                 log.write("stop", members=len(writer.finished), seconds=taken)
                 return False
             self._checkpoints.remove()
@@ -240,27 +257,18 @@ class Run:
     @cached_property
     def manifest(self) -> Manifest:
         """What the zoo says of this run before it has begun."""
-        return manifest_of(self.options, self.backend, self.members, self.image_sets)
+        return manifest_of(self.options, self.backend, self.members, self.image_sets, grown_from=self._grown_from)
 
     @cached_property
-    def _shards(self) -> list[ShardPlan]:
-        most_snapshots = max(
-            snapshot_count(self.context.settings.snapshots, epochs)
-            for epochs in {member.setup.epochs for member in self.members}
-        )
-        snapshot_bytes = {
-            name: entry.size * BYTES_PER_VALUE[self.options.dtype]
-            for name, entry in self.manifest.architectures.items()
-        }
-        return plan_shards(
-            ((member.id, member.architecture.name) for member in self.members),
-            {name: most_snapshots * size for name, size in snapshot_bytes.items()},
-        )
+    def _shards(self) -> Sequence[ShardPlan]:
+        if self._given_shards is not None:
+            return self._given_shards
+        return shard_plans(self.members, self.context.settings, self.options.dtype, grown_from=self._grown_from)
 
     def _train(self, missing: Collection[int], writer: ZooWriter, log: Log) -> None:
         """Members train wherever the executor has them trained; this thread alone stores them."""
         self._training_began = time.perf_counter()
-        with closing(self._executor.reports(self, missing, self._checkpoints)) as reports:
+        with closing(self.executor.reports(self, missing, self._checkpoints)) as reports:
             try:
                 for report in reports:
                     self._take(report, writer, log)
@@ -286,10 +294,8 @@ class Run:
             "member",
             id=result.id,
             architecture=result.architecture,
-            status=result.status,
-            epochs=result.epochs,
+            **{name: getattr(result, name) for name in LOGGED},
             test_accuracy=last.test_accuracy,
-            seconds=result.seconds,
         )
         self._accuracies.append(last.test_accuracy)
         self._counts[result.status] += 1

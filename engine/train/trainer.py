@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import msgspec
-import numpy as np
 
 from ..nets import Architecture, Layout, forward_macs, initial_weights, training_flops
 from ..space import Member
-from ..zoo import MemberResult, Snapshot, Status
+from ..zoo import MemberResult, Status
 from .backend import (
     Backend,
     Context,
@@ -29,8 +28,8 @@ from .backend import (
     Weights,
 )
 from .checkpoints import Checkpoint, Checkpoints, Counters, Due
+from .measuring import measured_snapshots, measurements
 from .schedule import EarlyStopping, SnapshotKeeper
-from .split import PARTS
 
 
 @dataclass(kw_only=True)
@@ -258,28 +257,13 @@ class Trainer:
 
     def _result(self, run: _Run) -> MemberResult:
         chosen = run.keeper.choose(run.counters.epochs, run.last)
-        modes = (False, True) if self._faithful else (False,)
-        requests = [
-            EvaluationRequest(member=run.member, weights=weights, part=part, faithful=faithful)
-            for weights in chosen.values()
-            for faithful in modes
-            for part in PARTS
-        ]
-        evaluations = iter(self._evaluate([(run, request) for request in requests]))
-        snapshots: list[Snapshot] = []
-        for epoch, weights in chosen.items():
-            measured = {}
-            for faithful in modes:
-                for part in PARTS:
-                    last = next(evaluations)
-                    prefix = "faithful_" if faithful else ""
-                    measured[f"{prefix}{_column(part)}_loss"] = last.loss
-                    measured[f"{prefix}{_column(part)}_accuracy"] = last.accuracy
-                    if part == "test" and not faithful:
-                        predicted_classes = int(np.count_nonzero(last.predicted))
-            snapshots.append(
-                Snapshot(epoch=epoch, step=epoch * run.counters.steps_per_epoch, weights=weights, **measured)
-            )
+        requests = measurements(run.member, chosen, faithful=self._faithful)
+        snapshots, predicted_classes = measured_snapshots(
+            chosen,
+            self._evaluate([(run, request) for request in requests]),
+            steps_per_epoch=run.counters.steps_per_epoch,
+            faithful=self._faithful,
+        )
         return MemberResult(
             id=run.member.id,
             architecture=self._layout.architecture.name,
@@ -291,12 +275,8 @@ class Trainer:
             samples_trained=run.counters.samples_trained,
             samples_evaluated=run.counters.samples_evaluated,
             seconds=run.counters.seconds,
-            snapshots=tuple(snapshots),
+            snapshots=snapshots,
         )
-
-
-def _column(part: str) -> str:
-    return "train" if part == "training" else part
 
 
 def _status(run: _Run, predicted_classes: int) -> Status:

@@ -4,24 +4,31 @@ from .format import (
     CHECKPOINT_FOLDER,
     FORMAT_VERSION,
     LOG_FILE,
+    REPAIR_FOLDER,
+    SHARD_FOLDER,
     STUDIES_FOLDER,
     ArchitectureEntry,
     Cost,
     Dtype,
     ImageSetEntry,
     Manifest,
+    RunEntry,
     ShardEntry,
+    SourceEntry,
     TableEntry,
     TensorEntry,
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError, saving
+from .integrity import DamagedError, file_problem, saving
 from .items import Items
+from .lock import Lock
+from .merge import merge_zoos
 from .normalising import Positions, fit_positions
-from .plan import ShardPlan, plan_shards
+from .plan import ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
+from .recovery import growth
 from .shards import Shard, write_shard
 from .verify import Problem, find_problems
 from .writer import ZooWriter, remove_zoo
@@ -30,6 +37,8 @@ __all__ = [
     "CHECKPOINT_FOLDER",
     "FORMAT_VERSION",
     "LOG_FILE",
+    "REPAIR_FOLDER",
+    "SHARD_FOLDER",
     "STUDIES_FOLDER",
     "ArchitectureEntry",
     "Cost",
@@ -37,14 +46,17 @@ __all__ = [
     "Dtype",
     "ImageSetEntry",
     "Items",
+    "Lock",
     "Manifest",
     "MemberResult",
     "Positions",
     "Problem",
+    "RunEntry",
     "Shard",
     "ShardEntry",
     "ShardPlan",
     "Snapshot",
+    "SourceEntry",
     "Status",
     "TableEntry",
     "TensorEntry",
@@ -52,8 +64,12 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "file_problem",
     "find_problems",
     "fit_positions",
+    "growth",
+    "merge_zoos",
+    "plan_checksum",
     "plan_shards",
     "read_manifest",
     "remove_zoo",

@@ -20,7 +20,9 @@ from ..files import atomic_write
 from ..nets import Architecture, Layout
 from .integrity import DamagedError, loading, saving
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Written where they say something only: a zoo that was not merged is still one of format 1.
+_OPTIONAL = ("grown_from", "sources")
 MANIFEST_FILE = "zoo.json"
 SHARD_FOLDER = "shards"
 JOURNAL_FOLDER = "journal"
@@ -29,6 +31,8 @@ JOURNAL_FOLDER = "journal"
 _NO_CHECKSUM = "0" * 64
 # Who trains the members may keep here what has not ended; it is gone when the zoo is complete.
 CHECKPOINT_FOLDER = "checkpoints"
+# Who mends a damaged zoo makes here what is lost; it is gone when the zoo is whole.
+REPAIR_FOLDER = "repair"
 # Who trains the members may tell in this file how it went; the zoo does not depend on it.
 LOG_FILE = "log.jsonl"
 # Names the run that is writing the zoo; there is none when it is complete.
@@ -137,16 +141,45 @@ class Timing(Record, frozen=True, kw_only=True):
     seconds: dict[str, float]
 
 
+class RunEntry(Record, frozen=True, kw_only=True):
+    """What makes members again: a member is a function of (space, seed, its id in the run) and the backend.
+
+    Attributes:
+        models: number of members.
+        seed: of the population.
+        space: the resolved space, complete.
+        backend: what trained the members.
+        precision: the number format of the arithmetic, for instance "fp32".
+        wse_version: the version that trained them.
+        software: versions of the libraries it used.
+    """
+
+    models: int
+    seed: int
+    space: dict[str, Any]
+    backend: str
+    precision: str
+    wse_version: str
+    software: dict[str, str]
+
+
+class SourceEntry(RunEntry, frozen=True, kw_only=True):
+    """A run whose zoo went into a merged one; ``zoo`` is the name its folder had."""
+
+    zoo: str
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """Everything ``zoo.json`` holds.
 
     Attributes:
-        format_version: of this file and the files beside it.
+        format_version: of this file and the files beside it: 1, or 2 for a merged zoo.
         status: "running" until every member is stored; a zoo can be opened when it is "complete".
         wse_version: the version that made the zoo.
         software: versions of the libraries it was made with.
-        seed: of the population.
+        seed: of the population; None in a merged zoo, as are ``space``, ``backend`` and ``precision``.
         models: number of members asked for.
+        grown_from: how many it had before each time that more were asked for.
         space: the resolved space, complete.
         labels: "eval": members are measured in eval mode; "faithful": also as in the study's own protocol, in
             ``faithful_*`` columns.
@@ -159,18 +192,23 @@ class Manifest(Record, frozen=True, kw_only=True):
         plan: checksum of which member goes into which shard; filled in by the writer.
         shards, tables, counts: filled in when the zoo is complete; ``counts`` are members by status.
         cost, timing: given when the zoo is complete.
+        sources: the runs whose members a merged zoo holds, in the order of their ids; empty in any other zoo.
+
+    Raises:
+        ValueError: what must be there in a merged zoo is missing, or in another one.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
     status: Literal["running", "complete"] = "running"
     wse_version: str
     software: dict[str, str]
-    seed: int
+    seed: int | None
     models: int
-    space: dict[str, Any]
+    grown_from: tuple[int, ...] = ()
+    space: dict[str, Any] | None
     labels: Labels
-    backend: str
-    precision: str
+    backend: str | None
+    precision: str | None
     dtype: Dtype
     image_sets: dict[str, ImageSetEntry]
     architectures: dict[str, ArchitectureEntry]
@@ -181,6 +219,47 @@ class Manifest(Record, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     cost: Cost | None = None
     timing: Timing | None = None
+    sources: tuple[SourceEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        merged = {getattr(self, name) is None for name in ("seed", "space", "backend", "precision")}
+        if merged != {bool(self.sources)} or (self.sources and self.format_version < 2):
+            raise ValueError("it is not clear whether it was merged")
+        if self.sources and sum(source.models for source in self.sources) != self.models:
+            raise ValueError(f"`models` (={self.models}) is not the number of members of its sources")
+
+    @property
+    def runs(self) -> tuple[RunEntry, ...]:
+        """What made the members: the sources of a merged zoo, or the one run of any other."""
+        if self.seed is None or self.space is None or self.backend is None or self.precision is None:
+            return self.sources
+        run = RunEntry(
+            models=self.models,
+            seed=self.seed,
+            space=self.space,
+            backend=self.backend,
+            precision=self.precision,
+            wse_version=self.wse_version,
+            software=self.software,
+        )
+        return (run,)
+
+    def the_run(self, folder: Path, to_do: str) -> RunEntry:
+        """The one run that made the members, for what is done run by run.
+
+        Args:
+            folder: of the zoo.
+            to_do: what cannot be done otherwise, in words that continue "it cannot be ".
+
+        Raises:
+            UsageError: the zoo was merged.
+        """
+        if self.sources:
+            raise UsageError(
+                f"{folder} was merged from {len(self.sources)} zoos, and a merged zoo cannot be {to_do}: "
+                "do that with the zoos it was merged from, and merge them again"
+            )
+        return self.runs[0]
 
 
 class _Head(msgspec.Struct):
@@ -206,6 +285,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         WseError: the file cannot be written.
     """
     data = msgspec.to_builtins(manifest)
+    data = {name: value for name, value in data.items() if value or name not in _OPTIONAL}
     json.dumps(data, allow_nan=False)  # msgspec would store NaN and infinity as null without a word
     text = _for_people({**data, "checksum": _NO_CHECKSUM}).encode() + b"\n"
     checksum = hashlib.sha256(text).hexdigest()
@@ -236,7 +316,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedError(path, f"it is not JSON ({error})") from error
     if head.format_version > FORMAT_VERSION:
         raise WseError(
-            f"{path} has format {head.format_version}, this wse {_reads()}: update wse, and read it again"
+            f"{path} has format {head.format_version}, this wse reads formats 1 to {FORMAT_VERSION}: update wse, "
+            "and read it again"
         )
     unsigned = content.replace(_checksum_entry(head.checksum), _checksum_entry(_NO_CHECKSUM), 1)
     if head.checksum != hashlib.sha256(unsigned).hexdigest():
@@ -251,10 +332,6 @@ def read_manifest(folder: Path) -> Manifest:
 def canonical_json(data: Any) -> bytes:
     """The one JSON text of ``data`` that checksums are taken of: sorted keys, no spaces."""
     return msgspec.json.encode(data, order="sorted")
-
-
-def _reads() -> str:
-    return "reads format 1" if FORMAT_VERSION == 1 else f"reads formats 1 to {FORMAT_VERSION}"
 
 
 def _for_people(value: Any, indent: str = "") -> str:

@@ -12,14 +12,11 @@ from ..errors import WseError
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` in the block (disk full, no permission) into a ``WseError`` naming ``path``."""
+    """Turn an ``OSError`` in the block (disk full, no permission) into an ``UnwritableError``."""
     try:
         yield
     except OSError as error:
-        raise WseError(
-            f"cannot write {path}: {error.strerror or error}; "
-            "put that right, then go on with `wse generate --resume` and the same --out"
-        ) from error
+        raise UnwritableError(path, error.strerror or str(error)) from error
 
 
 @contextmanager
@@ -29,6 +26,26 @@ def loading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WseError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+class UnwritableError(WseError):
+    """A file cannot be written.
+
+    Attributes:
+        path: the file.
+        reason: why, in the words of the system.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot write {path}: {reason}; "
+            "put that right, then give the same command again (`wse generate` with --resume)"
+        )
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnwritableError], tuple[Path, str]]:
+        return (UnwritableError, (self.path, self.reason))
 
 
 class DamagedError(WseError):

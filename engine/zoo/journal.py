@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from .records import MemberRecord
 
 
 class MemberLine(Record, frozen=True, kw_only=True, tag="member"):
-    """A finished member; ``piece`` is the file that holds its weights."""
+    """A finished member; ``piece`` is the file that holds its weights, None if they are in a shard already."""
 
     record: MemberRecord
-    piece: ShardEntry
+    piece: ShardEntry | None
 
 
 class ShardLine(Record, frozen=True, kw_only=True, tag="shard"):
@@ -106,16 +106,15 @@ class Journal:
                 elif text.endswith(b"\n") and notes is not None:
                     notes.append(f"{self.path}: line {number} is damaged and left out")
 
-    def rewrite(self, keep: Callable[[Line], bool]) -> None:
-        """Keep only some of the good lines.
+    def rewrite(self, lines: Iterable[Line]) -> None:
+        """Put these lines, which may come from ``read``, in place of those that are there.
 
         Raises:
             WseError: the journal cannot be written.
         """
         with saving(self.path), atomic_write(self.path) as file:
-            for line in self.read():
-                if keep(line):
-                    file.write(_encode(line))
+            for line in lines:
+                file.write(_encode(line))
             self._size = file.tell()
 
     def finished(self) -> frozenset[int]:

@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import UsageError, WseError
+from ..machine import open_files
 from ..nets import Layout
-from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, ShardEntry, read_manifest
+from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, RunEntry, ShardEntry, read_manifest
 from .integrity import DamagedError
 from .items import Items
 from .journal import Journal
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .normalising import Normalizing
     from .slices import SliceDataset
 
-# An open shard holds a file descriptor; systems allow as few as 256 of them.
+# An open shard holds a file descriptor: at most so many, and no more than a quarter of what the system allows.
 OPEN_SHARDS = 64
 
 
@@ -86,7 +87,8 @@ class Zoo:
         Raises:
             WseError: the table is missing or damaged.
         """
-        schema = members_schema(self.manifest.config_types, self.manifest.labels)
+        merged = bool(self.manifest.sources)
+        schema = members_schema(self.manifest.config_types, self.manifest.labels, merged=merged)
         return read_table(self.folder / MEMBERS_FILE, self.manifest.tables[MEMBERS_FILE], schema)
 
     @cached_property
@@ -140,6 +142,28 @@ class Zoo:
             )
         return ZooMember(self, self.members.slice(row, 1).to_pylist()[0])
 
+    def by_run(
+        self, members: NDArray[np.int64]
+    ) -> Iterator[tuple[RunEntry, NDArray[np.int64], NDArray[np.int64]]]:
+        """What makes members again, run by run; only a merged zoo has more than one.
+
+        Args:
+            members: ids, ascending.
+
+        Yields:
+            A run, the ids of its members here, and their ids in the run.
+        """
+        runs = self.manifest.runs
+        if not self.manifest.sources:
+            yield runs[0], members, members
+            return
+        rows = np.searchsorted(self.ids, members)
+        numbers_here = numbers(self.members["source.number"])[rows]
+        ids_there = numbers(self.members["source.id"])[rows]
+        for number in np.unique(numbers_here):
+            here = numbers_here == number
+            yield runs[number], members[here], ids_there[here]
+
     def items(
         self, *, snapshots: str | Sequence[int] | None = None, members: Sequence[int] | None = None
     ) -> Items:
@@ -184,7 +208,7 @@ class Zoo:
             shard = self._open_shard(file)
             self._open[file] = shard
             self._verified[file] = shard.verified
-            if len(self._open) > OPEN_SHARDS:
+            if len(self._open) > max(min(OPEN_SHARDS, open_files() // 4), 1):
                 self._open.popitem(last=False)
         self._open.move_to_end(file)
         return shard

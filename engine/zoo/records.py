@@ -60,6 +60,14 @@ class Snapshot:
     faithful_test_loss: float | None = None
     faithful_test_accuracy: float | None = None
 
+    def record(self) -> SnapshotRecord:
+        """Everything but the weights, in plain Python numbers."""
+        return SnapshotRecord(
+            epoch=int(self.epoch),
+            step=int(self.step),
+            **{metric: _plain(getattr(self, metric)) for metric in (*METRICS, *FAITHFUL_METRICS)},
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemberResult:
@@ -104,14 +112,7 @@ class MemberResult:
             samples_trained=int(self.samples_trained),
             samples_evaluated=int(self.samples_evaluated),
             seconds=float(self.seconds),
-            snapshots=tuple(
-                SnapshotRecord(
-                    epoch=int(snapshot.epoch),
-                    step=int(snapshot.step),
-                    **{metric: _plain(getattr(snapshot, metric)) for metric in (*METRICS, *FAITHFUL_METRICS)},
-                )
-                for snapshot in self.snapshots
-            ),
+            snapshots=tuple(snapshot.record() for snapshot in self.snapshots),
         )
 
 

@@ -10,24 +10,15 @@ from typing import Any
 import msgspec
 
 from ..errors import UsageError
-from .format import SHARD_FOLDER, Manifest, ShardEntry, canonical_json
+from .format import SHARD_FOLDER, Manifest, ShardEntry, canonical_json, read_manifest
 from .integrity import file_problem, saving
 from .journal import Journal, Line, MemberLine
 from .plan import ShardPlan
 
 # What decides the bits of the members; the rest of a manifest follows from it or is filled in at the end.
-_DECISIVE = (
-    "space",
-    "seed",
-    "wse_version",
-    "models",
-    "image_sets",
-    "labels",
-    "backend",
-    "precision",
-    "dtype",
-    "plan",
-)
+_DECISIVE = ("space", "seed", "wse_version", "image_sets", "labels", "backend", "precision", "dtype")
+# What decides where they stand: it is another one when more members are asked for.
+_SIZE = ("models", "grown_from", "plan")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,14 +30,35 @@ class Recovered:
     notes: list[str]
 
 
-def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
-    """Refuse to resume a run with another set-up.
+def growth(folder: Path, models: int) -> tuple[int, ...]:
+    """``grown_from`` of a zoo when so many members are asked for.
 
     Raises:
-        UsageError: names the first differences, with both values.
+        UsageError: the folder is not a zoo, or has more members.
+        WseError: ``zoo.json`` is damaged.
     """
+    there = read_manifest(folder)
+    if models < there.models:
+        raise UsageError(
+            f"{folder} has {there.models:,} models, and {models:,} are asked for: a zoo can grow, not shrink; "
+            "ask for as many or more, or use another folder"
+        )
+    return (*there.grown_from, there.models) if models > there.models else there.grown_from
+
+
+def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
+    """Refuse to resume a run with another set-up; more members of the same are welcome.
+
+    Raises:
+        UsageError: names the first differences, with both values; or the zoo was merged.
+    """
+    there.the_run(folder, "gone on with")
     before, now = (msgspec.json.decode(canonical_json(manifest)) for manifest in (there, asked))
-    found = [text for name in _DECISIVE for text in _differences(name, before[name], now[name])]
+    grows = asked.models > there.models
+    if grows:  # new members may bring image sets of the space that none had before
+        now["image_sets"] = {name: now["image_sets"].get(name) for name in before["image_sets"]}
+    decisive = _DECISIVE if grows else (*_DECISIVE, *_SIZE)
+    found = [text for name in decisive for text in _differences(name, before[name], now[name])]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise UsageError(
@@ -71,7 +83,7 @@ def recover(folder: Path, plans: Sequence[ShardPlan], journal: Journal) -> Recov
     """
     notes: list[str] = []
     shards: dict[str, ShardEntry] = {}
-    pieces: dict[int, ShardEntry] = {}
+    pieces: dict[int, ShardEntry | None] = {}
     for line in journal.read(notes):
         if isinstance(line, MemberLine):
             pieces[line.record.id] = line.piece
@@ -95,6 +107,8 @@ def recover(folder: Path, plans: Sequence[ShardPlan], journal: Journal) -> Recov
             if member not in pieces:
                 continue
             piece = pieces[member]
+            if piece is None:
+                continue
             problem = file_problem(journal.piece(member), piece.bytes, piece.sha256)
             if problem is None:
                 finished.add(member)
@@ -106,7 +120,7 @@ def recover(folder: Path, plans: Sequence[ShardPlan], journal: Journal) -> Recov
             return line.record.id in finished
         return line.shard.file in shards
 
-    journal.rewrite(keep)
+    journal.rewrite(line for line in journal.read() if keep(line))
     waiting = {
         journal.piece(member)
         for plan in plans

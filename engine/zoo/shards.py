@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +26,13 @@ from numpy.typing import NDArray
 
 from ..errors import WseError
 from ..files import atomic_write
-from .format import FORMAT_VERSION, Dtype, Record, ShardEntry, canonical_json
+from .format import Dtype, Record, ShardEntry, canonical_json
 from .integrity import DamagedError, loading, saving
 
 Float32 = NDArray[np.float32]
+
+_FORMAT = 1  # of shards; there is no other so far
+_COPIED_BYTES = 8 * 2**20  # at once
 
 _CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # NumPy has no bfloat16: its bits travel as integers.
@@ -105,7 +108,7 @@ def write_shard(
         raise ValueError(f"weights of one shard have different lengths: {sorted(sizes)}")
     shape = (len(members), max(counts), sizes.pop())
     metadata = _Metadata(
-        format=FORMAT_VERSION,
+        format=_FORMAT,
         architecture=architecture,
         members=tuple(members),
         snapshots=tuple(counts),
@@ -126,6 +129,54 @@ def write_shard(
         snapshots=shape[1],
         bytes=total,
         sha256=digest.hexdigest(),
+    )
+
+
+def copy_shard(
+    source: Path, entry: ShardEntry, target: Path, ids: Mapping[int, int], copied: Callable[[int], None]
+) -> ShardEntry:
+    """Copy a weight file and give its members other ids; the weights and their checksums stay as they are.
+
+    Args:
+        source: the file.
+        entry: what was recorded of it; it is checked on the way.
+        target: the file to make.
+        ids: for each member its id in the copy.
+        copied: told how many bytes were written, block by block.
+
+    Returns:
+        What to record of the copy.
+
+    Raises:
+        WseError: the file is missing or damaged, or the copy cannot be written; then there is none.
+    """
+    header, start = _read_header(source)
+    metadata = _metadata_of(source, header)
+    if not ids.keys() >= set(metadata.members):
+        raise DamagedError(source, "it has members that the table of the zoo lacks")
+    members = tuple(ids[member] for member in metadata.members)
+    dtype = next(name for name, code in _CODES.items() if code == header.weights.dtype)
+    head = _header_bytes(header.weights.shape, dtype, msgspec.structs.replace(metadata, members=members))
+    before, after, total = hashlib.sha256(), hashlib.sha256(head), len(head)
+    with saving(target), atomic_write(target) as file:
+        file.write(head)
+        blocks = _read_blocks(source, start)
+        before.update(next(blocks))
+        for block in blocks:
+            before.update(block)
+            after.update(block)
+            file.write(block)
+            total += len(block)
+            copied(len(block))
+        if before.hexdigest() != entry.sha256:
+            raise DamagedError(source, "its content does not match its sha256")
+    return ShardEntry(
+        file=target.name,
+        architecture=metadata.architecture,
+        members=header.weights.shape[0],
+        snapshots=header.weights.shape[1],
+        bytes=total,
+        sha256=after.hexdigest(),
     )
 
 
@@ -221,6 +272,14 @@ def _blocks(
         yield _encode(np.full((shape[1] - len(row), shape[2]), np.nan, np.float32), dtype).data
 
 
+def _read_blocks(path: Path, start: int) -> Iterator[bytes]:
+    """The content of a file: its first bytes, then the rest."""
+    with loading(path), path.open("rb") as file:
+        yield file.read(start)
+        while block := file.read(_COPIED_BYTES):
+            yield block
+
+
 def _encode(values: Float32, dtype: Dtype) -> NDArray[Any]:
     """The numbers as they are stored; contiguous whatever the strides, because strides are lost in a file."""
     stored = stored_dtype(dtype)
@@ -288,7 +347,7 @@ def _metadata_of(path: Path, header: _Header) -> _Metadata:
         metadata = msgspec.json.decode(header.metadata.get("wse", ""), type=_Metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedError(path, f"its metadata cannot be read ({error})") from error
-    if metadata.format > FORMAT_VERSION:
+    if metadata.format > _FORMAT:
         raise WseError(f"{path} has format {metadata.format}: update wse, and read it again")
     members, snapshots, _ = header.weights.shape
     lengths = len(metadata.members), len(metadata.snapshots), len(metadata.crc32)

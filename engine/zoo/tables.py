@@ -18,11 +18,20 @@ from numpy.typing import NDArray
 from ..files import atomic_write
 from .format import ConfigType, Labels, TableEntry
 from .integrity import DamagedError, loading, saving
-from .records import FAITHFUL_METRICS, METRICS, MemberRecord
+from .records import FAITHFUL_METRICS, METRICS, MemberRecord, SnapshotRecord
 
 MEMBERS_FILE = "members.parquet"
 SNAPSHOTS_FILE = "snapshots.parquet"
 CONFIG = "config."
+# What makes a member of a merged zoo again: the place of its run in ``sources``, its id there, and of that run
+# what a member's bits depend on.
+SOURCE_COLUMNS: Mapping[str, pa.DataType] = {
+    "source.number": pa.int64(),
+    "source.id": pa.int64(),
+    "source.seed": pa.uint64(),
+    "source.backend": pa.string(),
+    "source.precision": pa.string(),
+}
 
 _TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
@@ -37,7 +46,7 @@ def outcomes(labels: Labels) -> tuple[str, ...]:
     return (*METRICS, "generalization_gap", *(FAITHFUL_METRICS if labels == "faithful" else ()))
 
 
-def members_schema(config_types: Mapping[str, ConfigType], labels: Labels) -> pa.Schema:
+def members_schema(config_types: Mapping[str, ConfigType], labels: Labels, *, merged: bool = False) -> pa.Schema:
     """Columns of the members table; the set-up stands in ``config.*`` columns in alphabetical order."""
     return pa.schema(
         [
@@ -55,6 +64,7 @@ def members_schema(config_types: Mapping[str, ConfigType], labels: Labels) -> pa
             ("samples_trained", pa.int64()),
             ("samples_evaluated", pa.int64()),
             ("seconds", pa.float64()),
+            *(SOURCE_COLUMNS.items() if merged else ()),
         ]
     )
 
@@ -127,6 +137,29 @@ def snapshots_table(records: Sequence[MemberRecord], labels: Labels) -> pa.Table
     return pa.Table.from_pylist(rows, snapshots_schema(labels))
 
 
+def records(members: pa.Table, snapshots: pa.Table) -> list[MemberRecord]:
+    """The records that two tables were made of, in the order of their ids.
+
+    Args:
+        members: what ``members_table`` gave.
+        snapshots: what ``snapshots_table`` gave.
+    """
+    owned: dict[int, list[SnapshotRecord]] = {}
+    fields = SnapshotRecord.__struct_fields__
+    for row in snapshots.to_pylist():
+        record = SnapshotRecord(**{name: row[name] for name in fields if name in row})
+        owned.setdefault(row["member"], []).append(record)
+    plain = set(MemberRecord.__struct_fields__) - {"config", "snapshots"}
+    return [
+        MemberRecord(
+            config={name.removeprefix(CONFIG): row[name] for name in row if name.startswith(CONFIG)},
+            snapshots=tuple(owned.get(row["id"], ())),
+            **{name: row[name] for name in plain},
+        )
+        for row in members.to_pylist()
+    ]
+
+
 def write_table(path: Path, table: pa.Table) -> TableEntry:
     """Write a table as Parquet.
 
@@ -136,12 +169,17 @@ def write_table(path: Path, table: pa.Table) -> TableEntry:
     Raises:
         WseError: the file cannot be written.
     """
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content = sink.getvalue()
+    content = table_bytes(table)
     with saving(path), atomic_write(path) as file:
         file.write(content)
-    return TableEntry(rows=table.num_rows, bytes=content.size, sha256=hashlib.sha256(content).hexdigest())
+    return TableEntry(rows=table.num_rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def read_table(path: Path, entry: TableEntry, schema: pa.Schema) -> pa.Table:

@@ -6,12 +6,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import WseError
-from .format import LOCK_FILE, LOG_FILE, MANIFEST_FILE, SHARD_FOLDER, STUDIES_FOLDER
+from ..files import is_temporary
+from .format import (
+    CHECKPOINT_FOLDER,
+    JOURNAL_FOLDER,
+    LOCK_FILE,
+    LOG_FILE,
+    MANIFEST_FILE,
+    REPAIR_FOLDER,
+    SHARD_FOLDER,
+    STUDIES_FOLDER,
+)
 from .integrity import DamagedError, file_problem
-from .tables import MEMBERS_FILE, SNAPSHOTS_FILE
+from .tables import MEMBERS_FILE, SNAPSHOTS_FILE, SOURCE_COLUMNS
 
 if TYPE_CHECKING:
     from .reader import Zoo
@@ -19,10 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Something wrong in a zoo: the file that is to blame, and what is wrong with it."""
+    """Something wrong in a zoo.
+
+    Attributes:
+        file: that is to blame.
+        text: what is wrong with it.
+        kind: "damaged": the file is not what ``zoo.json`` says; "leftover": a run or a repair that was killed left
+            it; "surplus": it is not of the zoo; "contradiction": files that are whole contradict one another.
+    """
 
     file: Path
     text: str
+    kind: Literal["damaged", "surplus", "leftover", "contradiction"] = "contradiction"
 
     @classmethod
     def of(cls, error: WseError, file: Path) -> Problem:
@@ -42,7 +60,7 @@ def find_problems(zoo: Zoo) -> list[Problem]:
     """
     problems = list(_damaged_files(zoo))
     broken = {problem.file for problem in problems}
-    problems += [Problem(file=path, text="it does not belong to the zoo") for path in _surplus(zoo)]
+    problems += _surplus(zoo)
     for name in zoo.manifest.architectures:
         try:
             zoo.layout(name)
@@ -51,6 +69,7 @@ def find_problems(zoo: Zoo) -> list[Problem]:
     if not any(zoo.folder / name in broken for name in zoo.manifest.tables):
         try:
             problems += _disagreements(zoo, broken)
+            problems += _wrong_sources(zoo)
         except WseError as error:
             problems.append(Problem.of(error, zoo.folder))
     return problems
@@ -63,16 +82,21 @@ def _damaged_files(zoo: Zoo) -> Iterator[Problem]:
     for path, (size, sha256) in files.items():
         text = file_problem(path, size, sha256)
         if text is not None:
-            yield Problem(file=path, text=text)
+            yield Problem(file=path, text=text, kind="damaged")
 
 
-def _surplus(zoo: Zoo) -> Iterator[Path]:
+def _surplus(zoo: Zoo) -> Iterator[Problem]:
     names = (MANIFEST_FILE, LOG_FILE, LOCK_FILE, SHARD_FOLDER, STUDIES_FOLDER, *zoo.manifest.tables)
     known = {zoo.folder / name for name in names}
     known |= {zoo.folder / SHARD_FOLDER / shard.file for shard in zoo.manifest.shards}
+    of_runs = {zoo.folder / name for name in (CHECKPOINT_FOLDER, JOURNAL_FOLDER, REPAIR_FOLDER)}
     for folder in (zoo.folder, zoo.folder / SHARD_FOLDER):
         found = set(folder.iterdir()) if folder.is_dir() else set()
-        yield from sorted(found - known)
+        for path in sorted(found - known):
+            if path in of_runs or is_temporary(path):
+                yield Problem(file=path, text="it was left by a run or a repair that was killed", kind="leftover")
+            else:
+                yield Problem(file=path, text="it does not belong to the zoo", kind="surplus")
 
 
 def _disagreements(zoo: Zoo, broken: set[Path]) -> Iterator[Problem]:
@@ -113,3 +137,24 @@ def _disagreements(zoo: Zoo, broken: set[Path]) -> Iterator[Problem]:
         if counts[member["id"]] != member["snapshots"]:
             text = f"member {member['id']} has {counts[member['id']]} rows"
             yield Problem(file=zoo.folder / SNAPSHOTS_FILE, text=text)
+
+
+def _wrong_sources(zoo: Zoo) -> Iterator[Problem]:
+    """Members of a merged zoo that are not of the source they name, or that another one is already."""
+    sources = zoo.manifest.sources
+    if not sources:
+        return
+    seen = set()
+    for row in zoo.members.select(["id", *SOURCE_COLUMNS]).to_pylist():
+        number, member = place = row["source.number"], row["source.id"]
+        told = row["source.seed"], row["source.backend"], row["source.precision"]
+        source = sources[number] if number in range(len(sources)) else None
+        if (
+            source is None
+            or member not in range(source.models)
+            or told != (source.seed, source.backend, source.precision)
+            or place in seen
+        ):
+            text = f"member {row['id']} is not a member of the source that it names"
+            yield Problem(file=zoo.folder / MEMBERS_FILE, text=text)
+        seen.add(place)

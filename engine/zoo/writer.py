@@ -25,6 +25,7 @@ from .format import (
     LOCK_FILE,
     LOG_FILE,
     MANIFEST_FILE,
+    REPAIR_FOLDER,
     SHARD_FOLDER,
     STUDIES_FOLDER,
     ConfigType,
@@ -41,6 +42,7 @@ from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
 from .recovery import check_same_run, recover
+from .reopening import reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
     MEMBERS_FILE,
@@ -117,9 +119,12 @@ class ZooWriter:
     def resume(cls, folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]) -> ZooWriter:
         """Go on with a zoo, checking everything it holds so far.
 
+        A complete zoo is left alone, unless it is to have more members: then it is one that is being written, of
+        which all but the new shards are there.
+
         Args:
             folder: of the zoo.
-            manifest: what ``create`` would be given.
+            manifest: what ``create`` would be given; it may have more members than the zoo, see ``growth``.
             plans: likewise.
 
         Raises:
@@ -131,7 +136,13 @@ class ZooWriter:
         check_same_run(folder, read_manifest(folder), manifest)
         lock = Lock(folder)
         try:
-            writer = cls(folder, read_manifest(folder), plans, lock)  # as the run that held the lock left it
+            there = read_manifest(folder)  # as the run that held the lock left it
+            if manifest.models > there.models:
+                if there.status == "complete":
+                    reopen(folder, there)
+                there = msgspec.structs.replace(manifest, software=there.software)
+                write_manifest(folder, there)
+            writer = cls(folder, there, plans, lock)
             writer._recover()
         except BaseException:
             lock.release()
@@ -356,7 +367,7 @@ def remove_zoo(folder: Path) -> None:
 
 def _remove_files(folder: Path) -> None:
     with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, STUDIES_FOLDER):
+        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, REPAIR_FOLDER, STUDIES_FOLDER):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         # zoo.json last: what is left by a crash can still be seen to be a zoo.

@@ -1,8 +1,8 @@
 """Slices read straight from memory, compiled by numba for the CPU.
 
 A slice is copied, converted and, where a shift and a scale are given, normalised on the way. Its own mean and
-standard deviation are known only at its end, so ``slice`` goes over the result again, while it is in the
-first-level cache. Memory is read once in each case.
+standard deviation are known only at its end, so ``slice`` adds up while it copies and goes over the result once
+more, while that is in the first-level cache. Memory is read once in each case.
 """
 
 from __future__ import annotations
@@ -210,17 +210,32 @@ def _affine(values, shift, scale):
 
 
 @njit(nogil=True, error_model="numpy")
-def _standardise(values):
-    count = len(values)
-    # Around the mean of the first block, so that nothing cancels: it is within sqrt(count / _BLOCK) deviations.
-    block = values[:_BLOCK]
-    centre = float32(values[0] + _sums(block, values[0])[0] / len(block))
-    total, squares = _sums(values, centre)
-    rest = total / count
-    scale = float32(1 / np.sqrt(squares / count - rest * rest + EPSILON))
-    shift = float32(centre + rest)
-    for j in range(count):
-        values[j] = (values[j] - shift) * scale
+def _joined(block, count, mean, squares):
+    """Mean and sum of squares around it of ``count`` values and a block (Chan, Golub and LeVeque, 1983)."""
+    size = len(block)
+    # Around about the block's mean, so that nothing cancels: that of many values before it, or a first guess.
+    centre = float32(mean) if count >= _BLOCK else float32(block[0] + _sums(block, block[0])[0] / size)
+    total, around = _sums(block, centre)
+    apart = centre + total / size - mean
+    share = size / (count + size)
+    return mean + apart * share, squares + around - total * total / size + apart * apart * share * count
+
+
+@njit(nogil=True, error_model="numpy")
+def _standardise(values, mean, variance, ahead, size):
+    """Subtract the mean and divide by the deviation; meanwhile ask for as many values of ``size`` bytes ahead."""
+    shift, scale = float32(mean), float32(1 / np.sqrt(max(variance, 0.0) + EPSILON))
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        _touch_all(ahead + size * start, size * len(block))
+        for j in range(len(block)):
+            block[j] = (block[j] - shift) * scale
+
+
+@njit(nogil=True, error_model="numpy")
+def _touch_all(address, count):
+    for line in range(address, address + count, _LINE):
+        _touch(line)
 
 
 def _gather(
@@ -229,18 +244,16 @@ def _gather(
     size = 4 if code == _FLOAT32 else 2
     for number in range(len(rows)):
         row = rows[number]
+        other = rows[min(number + 1, len(rows) - 1)]
+        following = addresses[other] + size * (source[runs[other]] + places[other] - begin[runs[other]])
         place, run, target = places[row], runs[row], values[row]
         stop, done = place + counts[row], 0
+        mean = squares = 0.0
         while place < stop:
             block = min(stop, begin[run + 1], place + _BLOCK) - place
             address = addresses[row] + size * (source[run] + place - begin[run])
             # What comes next is asked for now: the processor guesses no further than the end of a page of 4 KiB.
-            ahead = address + size * block
-            if place + block == stop and number + 1 < len(rows):
-                other = rows[number + 1]
-                ahead = addresses[other] + size * (source[runs[other]] + places[other] - begin[runs[other]])
-            for line in range(ahead, ahead + size * _BLOCK, _LINE):
-                _touch(line)
+            _touch_all(following if place + block == stop else address + size * block, size * _BLOCK)
             part = target[done : done + block]
             _fetch(address, code, part)
             if mode == _RUN:
@@ -249,12 +262,14 @@ def _gather(
                     part[j] = (part[j] - minus) * by
             elif mode == _PLACE:
                 _affine(part, shift[place : place + block], scale[place : place + block])
+            elif mode == _SLICE:
+                mean, squares = _joined(part, done, mean, squares)
             place += block
             done += block
             if place == begin[run + 1]:
                 run += 1
         if mode == _SLICE:
-            _standardise(target[:done])
+            _standardise(target[:done], mean, squares / done, following, size)
         target[done:] = 0
 
 

@@ -12,8 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
+from wse.cli.bench import _print_result
 from wse.cli.main import main
+from wse.engine.bench import Card, Entry, Result
 
 TINY = ["--set", "width_conv=2", "--set", "images_per_epoch=96", "--batch", "48", "--threads", "2"]
 QUICK = ["--seconds", "0.2", "--rounds", "2", "--contenders", "reference,pytorch-nx1,vmap"]
@@ -22,12 +25,12 @@ QUICK = ["--seconds", "0.2", "--rounds", "2", "--contenders", "reference,pytorch
 BROKEN = """
 import dataclasses, sys
 from wse.cli.main import main
-from wse.engine.bench import measure
+from wse.engine.bench import sites
 from wse.engine.bench.plain import Plain
 
 class Forgetful(Plain):
     def outcomes(self, workload):
-        starts = [workload.initial_weights(member) for member in workload.checked]
+        starts = [workload.initial_weights(member) for member in workload.checked()]
         return [
             dataclasses.replace(found, weights=(start + found.weights) / 2)
             for found, start in zip(super().outcomes(workload), starts, strict=True)
@@ -37,7 +40,7 @@ def entrants(threads):
     return [Plain(name="right", label="right"), Forgetful(name="forgetful", label="forgetful")]
 
 if __name__ == "__main__":
-    measure.contenders = entrants
+    sites.contenders = entrants
     main()
 """
 
@@ -158,6 +161,8 @@ WRONG = {
     "batch of a mixed one": (["--preset", "nws-main", "--batch", "64"], "of their own"),
     "batch of all": (["--preset", "all", "--batch", "64"], "for one preset"),
     "batch 0": (["--batch", "0"], "`batch` (=0)"),
+    "unknown device": (["--device", "tpu"], "`device` (='tpu') must be cpu or cuda"),
+    "members 0": (["--members", "64,none"], "`members` (='64,none') must be numbers"),
     "threads 0": (["--threads", "0"], "`threads` (=0)"),
     "seconds 0": (["--seconds", "0"], "`seconds` (=0.0)"),
     "rounds 0": (["--rounds", "0"], "`rounds` (=0)"),
@@ -182,6 +187,40 @@ def test_wrong_use_is_one_clear_line(case: str, tmp_path: Path, monkeypatch, cap
     assert errors.startswith("wse: ")
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_line_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["wse", "bench", "train", "--device", "cuda"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == (
+        "wse: --device cuda needs an NVIDIA GPU, and PyTorch sees none: use --device cpu\n"
+    )
+
+
+def test_the_table_of_a_gpu_fits_the_terminal(capsys) -> None:
+    """Of made-up rates: the table says what was found of the card and of kernels."""
+    entries = (
+        Entry(
+            contender="cuda-bf16-1024", label="ours: bf16, 1,024 members", kind="ours", bytes_per_sample=1e3,
+            samples_per_second=(2e6, 1e6, 3e6), flops_per_second=(2e13,), kernels={"convolve" * 9: 0.625},
+        ),
+        Entry(
+            contender="vmap", label="torch.func.vmap 64, tf32", kind="pytorch", samples_per_second=(5e5,),
+            flops_per_second=(5e12,),
+        ),
+    )  # fmt: skip
+    card = Card(matrix_bf16=(1e14,), matrix_tf32=(5e13,), copy=(4e9,))
+    _print_result(Result(workload="w", flops=1e7, datasets=("digits",), entries=entries, machine=card))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    ours, theirs = shown.splitlines()[2:4]
+    assert ours.endswith(" 20.0 %  50.0 %   4.00")
+    assert theirs.endswith("  5.0 %           1.00")
+    for expected in ("100 TFLOP/s in bf16", "4.0 GB/s", "62.5 %"):
+        assert expected in shown
 
 
 def test_slices_beside_what_a_user_would_write(tmp_path: Path) -> None:

@@ -242,10 +242,15 @@ def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
     assert done.stdout.startswith("zoo is whole: 24 members, ")
     assert done.stdout.count("\n") == 1
     shown = json.loads(wse("verify", "--json", folder=small).stdout)
-    assert shown == {"zoo": "zoo", "whole": True, "measured": 0, "problems": []}
+    assert shown == {
+        "zoo": "zoo", "whole": True, "measured": 0, "regenerated": 0, "problems": [], "repaired": [], "repair": []
+    }  # fmt: skip
     done = wse("verify", "--labels", "3", folder=small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(", 3 measured again\n")
+    done = wse("verify", "--regenerate", "2", "--quiet", folder=small)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(", 2 trained again to the same bits\n")
 
 
 def test_verify_says_which_label_is_wrong(small: Path, tmp_path: Path) -> None:
@@ -279,7 +284,9 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "zoo/snapshots.parquet: it is missing",
         f"zoo/shards/{shard.name}: its content does not match its sha256",
-        "restore what is damaged from a copy, or make the zoo again",
+        "`wse verify --repair zoo` would",
+        f"  train the members of shards/{shard.name} again (24)",
+        "  make snapshots.parquet again from the snapshots, measured",
     ]
     done = wse("verify", "--json", folder=tmp_path)
     assert done.returncode == 1
@@ -287,9 +294,15 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
         "zoo": "zoo",
         "whole": False,
         "measured": 0,
+        "regenerated": 0,
         "problems": [
             {"file": "snapshots.parquet", "problem": "it is missing"},
             {"file": f"shards/{shard.name}", "problem": "its content does not match its sha256"},
+        ],
+        "repaired": [],
+        "repair": [
+            f"train the members of shards/{shard.name} again (24)",
+            "make snapshots.parquet again from the snapshots, measured",
         ],
     }
     flip(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
@@ -298,6 +311,47 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("zoo/zoo.json: its content does not match its checksum\n")
     (found,) = json.loads(wse("verify", "--json", folder=tmp_path).stdout)["problems"]
     assert found == {"file": "zoo.json", "problem": "its content does not match its checksum"}
+
+
+def test_repair_mends_all_it_can_and_says_what_it_cannot(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    (shard,) = (zoo / "shards").iterdir()
+    flip(shard, shard.stat().st_size - 1)
+    (zoo / "members.parquet").unlink()
+    (zoo / "mine.txt").touch()
+    done = wse("verify", "--repair", "--quiet", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        f"done: train the members of shards/{shard.name} again (24)",
+        "done: make members.parquet again from log, space and snapshots",
+        "zoo/mine.txt: it does not belong to the zoo",
+        "what --repair cannot mend:",
+        "  zoo/mine.txt: it is not of the zoo: move it elsewhere",
+    ]
+    (zoo / "mine.txt").unlink()
+    for path in (small / "zoo").rglob("*"):
+        if path.is_file() and path.name != "log.jsonl":
+            assert (zoo / path.relative_to(small / "zoo")).read_bytes() == path.read_bytes()
+    assert wse("verify", "--repair", folder=tmp_path).stdout.startswith("zoo is whole")
+
+
+def test_an_interrupted_repair_exits_with_130_and_goes_on(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small / "zoo", zoo)
+    (shard,) = (zoo / "shards").iterdir()
+    shard.unlink()
+    process = start("verify", "--repair", folder=tmp_path)
+    wait_for_members(zoo / "repair", 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].endswith("go on with `wse verify --repair zoo`")
+    assert Zoo.open(zoo).members.num_rows == 24
+    done = wse("verify", "--repair", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert shard.read_bytes() == (small / "zoo" / "shards" / shard.name).read_bytes()
+    assert not (zoo / "repair").exists()
 
 
 WRONG = {

@@ -101,6 +101,7 @@ def test_wrong_use(population: Path, words: list[str], told: str, monkeypatch, c
 
 def test_results_that_cannot_be_kept(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr("wse.engine.meta.study.Jobs", None)  # it is said before any work is done
     code = run(monkeypatch, "--zoo", population, "--models", "majority", "--out", tmp_path / "file" / "folder")
     assert code == 1
     assert "cannot write into" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,26 @@ def test_kinds_can_be_chosen(make_zoo) -> None:
     assert kinds_of({"epoch": "classification"}) == {"epoch": "classification"}
     with pytest.raises(UsageError, match="epoch=classes: a target's kind is"):
         kinds_of({"epoch": "classes"})
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ([[1, 2], [1, 2]], "classification"),
+        ([1, 2], "classification"),
+        ([1, [1, 2]], "classification"),
+        ([1, 1], "regression"),
+        ([[1, 2], {"uniform": [1, 2]}], "regression"),
+        ([None, None], "regression"),
+    ],
+    ids=str,
+)
+def test_kinds_in_a_merged_zoo(given: list, kind: str, make_zoo) -> None:
+    items = make_zoo(models=12).items()
+    runs = [SimpleNamespace(space={"learning_rate": one}) for one in given]
+    items.column("learning_rate")  # reads the tables
+    items.zoo.manifest = SimpleNamespace(runs=runs)
+    assert target_of(items, "learning_rate").kind == kind
 
 
 def test_logarithms(make_zoo) -> None:

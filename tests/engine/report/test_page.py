@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlparse
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from wse.cli.main import app
 from wse.engine.errors import UsageError, WseError
 from wse.engine.meta import write_study
 from wse.engine.report import write_report
-from wse.engine.report.facts import command, space_toml
+from wse.engine.report.facts import commands, space_toml
 from wse.engine.report.figures import embedding, embedding_figures, study_figures
 from wse.engine.report.figures.scores import is_baseline
 from wse.engine.report.page import sections
@@ -30,6 +31,7 @@ from wse.engine.zoo import Zoo
 
 from .studies import LAYERS, MODELS, invented_study
 
+SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -160,8 +162,30 @@ def test_csv_files_and_those_in_the_page_are_the_same(page: Path, parsed: Page) 
     for found in inside:
         content = base64.b64decode(found["href"].partition("base64,")[2])
         assert content == (folder / found["download"]).read_bytes()
-    assert 0 < len(inside) < len(links)  # the long ones are in the folder alone
+    numbers = [found for found in links if found["download"].endswith((".csv", ".toml"))]
+    assert 0 < len(inside) < len(numbers)  # the long ones are in the folder alone
     assert {found["download"] for found in links} == {path.name for path in folder.iterdir()}
+
+
+def test_each_figure_is_a_file_with_all_its_charts_and_style(page: Path, parsed: Page) -> None:
+    folder = page.with_name("report-data")
+    figures = sorted(folder.glob("*.svg"))
+    assert len(figures) > 10
+    charts = 0
+    for path in figures:
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == f"{SVG}svg"
+        assert "prefers-color-scheme" in (root.findtext(f"{SVG}style") or "")
+        left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
+        inner = root.findall(f"{SVG}svg")
+        for chart in inner:
+            x, y, w, h = (float(chart.attrib[name]) for name in ("x", "y", "width", "height"))
+            assert left < x
+            assert top < y
+            assert x + w < left + width
+            assert y + h < top + height
+        charts += len(inner)
+    assert charts == sum(tag == "svg" and "aria-label" in found for tag, found, _ in parsed.elements)
 
 
 @pytest.mark.parametrize("name", ["study-1-scores", "study-2-scores"])
@@ -240,7 +264,7 @@ def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path,
     assert Space.load(file=space) == Space.from_config(studied_zoo.manifest.space)
     (tmp_path / "report-data").mkdir()
     (tmp_path / "report-data" / "space.toml").write_bytes(space.read_bytes())
-    words = command(studied_zoo.manifest, "report-data/space.toml")
+    (words,) = commands(studied_zoo.manifest, ["report-data/space.toml"])
     assert words in page.read_text()
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(words)[1:])

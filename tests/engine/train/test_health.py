@@ -13,8 +13,8 @@ import pytest
 
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run, health, label_problems
-from wse.engine.zoo import Zoo
+from wse.engine.train import Options, Run, again, health, label_problems
+from wse.engine.zoo import Zoo, merge_zoos
 
 
 def make(space, folder: Path, **options) -> Zoo:
@@ -98,7 +98,7 @@ def test_a_damaged_shard_is_a_problem(zoo: Zoo, monkeypatch: pytest.MonkeyPatch)
 
 def test_other_images_are_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = dataclasses.replace(load("digits"), sha256="00" * 32)
-    monkeypatch.setattr(health, "load", lambda name, data_dir: other)
+    monkeypatch.setattr(again, "load", lambda name, data_dir: other)
     with pytest.raises(WseError, match="the image set digits is not the one"):
         label_problems(zoo, 1)
 
@@ -125,3 +125,43 @@ def test_outputs_that_overflow_are_not_judged_by_chance(zoo: Zoo, monkeypatch: p
     assert len(texts) == 5
     assert all("test loss nan, the table says" in text for text in texts)
     assert not any("member 2" in text for text in texts)
+
+
+@pytest.fixture
+def merged(folder: Path, tiny_space, tmp_path: Path) -> Zoo:
+    """With another zoo, of another seed and other measurements."""
+    make(tiny_space(batch_size=16, test_images=30), tmp_path / "other", seed=8, device="cpu")
+    merge_zoos([folder, tmp_path / "other"], tmp_path / "merged")
+    return Zoo.open(tmp_path / "merged")
+
+
+def test_right_labels_of_a_merged_zoo_pass(merged: Zoo) -> None:
+    assert label_problems(merged, 12) == []
+
+
+@pytest.mark.parametrize("member", [3, 9])
+def test_wrong_labels_of_a_merged_zoo_are_told(member: int, merged: Zoo) -> None:
+    change(merged, "test_loss", member, 7.0)
+    (problem,) = label_problems(merged, 12)
+    assert problem.text.startswith(f"member {member}: its weights have test loss ")
+
+
+def test_a_source_in_rounded_arithmetic_is_refused(merged: Zoo) -> None:
+    one, two = merged.manifest.sources
+    sources = (one, msgspec.structs.replace(two, precision="bf16"))
+    merged.manifest = msgspec.structs.replace(merged.manifest, sources=sources)
+    with pytest.raises(UsageError, match="arithmetic in bf16 and fp32"):
+        label_problems(merged, 1)
+
+
+def test_outputs_close_to_zero_are_no_false_alarm(tiny_space, tmp_path: Path) -> None:
+    """Their loss is ln 10 but for the last bits of single precision."""
+    space = tiny_space("small-cnn", initialization="normal", init_std=1e-6, l2=0.0, epochs=1, learning_rate=1e-9)
+    zoo = make(space, tmp_path / "zoo", models=1)
+    loss = zoo.members["test_loss"].to_pylist()[0]
+    assert abs(loss - np.log(10)) < 1e-6
+    for factor in (1 - 4e-7, 1, 1 + 4e-7):
+        change(zoo, "test_loss", 0, np.log(10) * factor)
+        assert label_problems(zoo, 1) == []
+    change(zoo, "test_loss", 0, np.log(10) * (1 + 1e-5))
+    assert len(label_problems(zoo, 1)) == 1

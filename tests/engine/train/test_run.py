@@ -165,7 +165,7 @@ def test_resuming_a_complete_zoo_changes_nothing(alone: Path, tiny_space) -> Non
 
 
 def test_resuming_another_run_is_refused(alone: Path, tiny_space) -> None:
-    for change in ({"seed": 8}, {"models": 7}, {"space": tiny_space(epochs=3)}):
+    for change in ({"seed": 8}, {"models": 5}, {"space": tiny_space(epochs=3)}):
         options = {
             "space": tiny_space(),
             "models": 6,

@@ -1,0 +1,182 @@
+"""One zoo out of several: all their members under new ids, with the same weights and what makes them again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from ..errors import UsageError, WseError
+from ..files import sync_folder
+from ..text import bytes_text
+from .format import LOCK_FILE, SHARD_FOLDER, Manifest, write_manifest
+from .integrity import UnwritableError, saving
+from .joined import Part, joined_manifest, joined_members, joined_shards, joined_snapshots, parts_of
+from .lock import Lock
+from .reader import Zoo
+from .shards import copy_shard
+from .tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, write_table
+
+# What must be the same in all, and what decides it.
+_ALIKE = {
+    "dtype": "number formats of their weights (--dtype)",
+    "labels": "labels (--faithful)",
+    "config_types": "properties (versions of wse)",
+}
+
+
+def merge_zoos(
+    folders: Sequence[Path], out: Path, tell: Callable[[int, int], None] = lambda done, total: None
+) -> Manifest:
+    """Make one zoo out of several. The first one's members keep their ids, the others' follow in order.
+
+    Args:
+        folders: of two or more complete zoos; merged ones may be among them. They are only read.
+        out: missing or empty.
+        tell: told how many bytes of weights have been copied, and of how many.
+
+    Returns:
+        What the new ``zoo.json`` holds.
+
+    Raises:
+        UsageError: the folders are not zoos, do not go together, or have a network in common; ``out`` is taken.
+        WseError: a zoo is unfinished or damaged, or the new one cannot be written. Nothing is left of it.
+    """
+    if len(folders) < 2:
+        raise UsageError("name two zoos or more, for instance `wse merge zoo-1 zoo-2 --out zoo`")
+    zoos = [Zoo.open(folder) for folder in folders]
+    _check_alike(zoos)
+    _check_place(zoos, out)
+    parts = parts_of(zoos)
+    shards = list(joined_shards(parts))
+    members = joined_members(parts, {(part.first, entry.file): file for part, entry, file in shards})
+    _check_twins(parts, members)
+    tables = {MEMBERS_FILE: members, SNAPSHOTS_FILE: joined_snapshots(parts)}
+    total = sum(entry.bytes for _, entry, _ in shards)
+    done = 0
+
+    def copied(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(done, total)
+
+    with _taking_place(out) as folder:
+        target = folder / SHARD_FOLDER
+        with saving(target):
+            target.mkdir()
+        ids = {part.first: dict(zip(part.zoo, part.ids, strict=True)) for part in parts}
+        entries = []
+        for part, entry, file in shards:
+            source = part.zoo.folder / SHARD_FOLDER / entry.file
+            entries.append(copy_shard(source, entry, target / file, ids[part.first], copied))
+        manifest = msgspec.structs.replace(
+            joined_manifest(parts),
+            shards=tuple(entries),
+            tables={name: write_table(folder / name, table) for name, table in tables.items()},
+        )
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _check_alike(zoos: Sequence[Zoo]) -> None:
+    """What a zoo has one of must be the same in all."""
+    first, *others = zoos
+    for other in others:
+        for name, words in _ALIKE.items():
+            if getattr(first.manifest, name) != getattr(other.manifest, name):
+                raise UsageError(f"{first.folder} and {other.folder} differ in {words}: they cannot be merged")
+    known: dict[str, tuple[Any, Zoo]] = {}
+    for zoo in zoos:
+        images, architectures = zoo.manifest.image_sets, zoo.manifest.architectures
+        named: dict[str, Any] = {f"image set {name}": entry for name, entry in images.items()}
+        named |= {f"architecture {name}": entry for name, entry in architectures.items()}
+        for name, entry in named.items():
+            there, before = known.setdefault(name, (entry, zoo))
+            if there != entry:
+                raise UsageError(
+                    f"the {name} is not the same in {before.folder} and {zoo.folder}: they cannot be merged"
+                )
+
+
+def _check_place(zoos: Sequence[Zoo], out: Path) -> None:
+    place = out.resolve()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"{out} is not empty: name another folder by --out")
+    for zoo in zoos:
+        if zoo.folder.resolve() in place.parents:
+            raise UsageError(f"{out} lies in the zoo {zoo.folder}: name a folder elsewhere by --out")
+    there = next(path for path in place.parents if path.exists())
+    free = shutil.disk_usage(there).free
+    manifests = [zoo.manifest for zoo in zoos]
+    needed = sum(entry.bytes for manifest in manifests for entry in manifest.shards)
+    needed += sum(entry.bytes for manifest in manifests for entry in manifest.tables.values())
+    if needed > free:
+        raise WseError(
+            f"{out} needs {bytes_text(needed)}, but {there} has {bytes_text(free)} free: make room, or name "
+            "another folder by --out"
+        )
+
+
+def _check_twins(parts: Sequence[Part], members: pa.Table) -> None:
+    """A network that is there twice could be learned from and tested on."""
+    same = ["source.seed", "source.id", "architecture"]
+    same += [name for name in members.column_names if name.startswith(CONFIG)]
+    groups = members.group_by(same, use_threads=False).aggregate([("id", "min"), ("id", "max")])
+    ends = zip(groups["id_min"].to_pylist(), groups["id_max"].to_pylist(), strict=True)
+    twins = [pair for pair in ends if pair[0] < pair[1]]
+    if twins:
+        (one, first), (two, second) = (_before(parts, member) for member in min(twins))
+        raise UsageError(
+            f"{one} and {two} hold the same networks ({len(twins):,} in all): member {first} of the one is member "
+            f"{second} of the other, with the same seed, id and set-up; leave a zoo out, or generate it with "
+            "another --seed"
+        )
+
+
+def _before(parts: Sequence[Part], member: int) -> tuple[Path, int]:
+    """The zoo that a member of the merged one comes from, and its id there."""
+    return next((part.zoo.folder, list(part.zoo)[member - part.first]) for part in parts if member in part.ids)
+
+
+@contextmanager
+def _taking_place(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` that takes its place when the block ends, and is removed after an error.
+
+    What a killed merge has left of it is cleared away by the next one.
+    """
+    place = out.resolve()
+    folder = place.with_name(f".{place.name}.merging")
+    try:
+        with saving(out):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+        try:
+            with saving(out):
+                _clear(folder)
+            yield folder
+            with saving(out):
+                folder.replace(place)
+            lock.path = place / LOCK_FILE  # it has moved with the folder, and is still held
+            sync_folder(place.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            lock.release()
+    except UnwritableError as error:
+        raise WseError(
+            f"cannot write {out}: {error.reason}; nothing is left of it: put that right, and merge again"
+        ) from error
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()

@@ -1,0 +1,127 @@
+"""A zoo gets more members: what it has stays as it is, and what comes is what it would have had at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wse.engine.errors import UsageError, WseError
+from wse.engine.train import Options, Run
+from wse.engine.zoo import Zoo, read_manifest, writer
+
+SEED = 7
+
+
+def run(space, folder: Path, models: int, **options) -> Run:
+    return Run(
+        Options(space=space, models=models, folder=folder, seed=SEED, threads=1, device="reference", **options)
+    )
+
+
+def assert_same_members(zoo: Zoo, other: Zoo) -> None:
+    places = ["shard", "row", "seconds"]
+    assert zoo.members.drop_columns(places).equals(other.members.drop_columns(places))
+    assert zoo.snapshots.equals(other.snapshots)
+    for member in other:
+        np.testing.assert_array_equal(zoo[member].weights(), other[member].weights())
+    assert zoo.manifest.counts == other.manifest.counts
+    assert zoo.manifest.cost == other.manifest.cost
+    assert zoo.manifest.architectures == other.manifest.architectures
+
+
+@pytest.fixture(scope="module")
+def at_once(tiny_space, tmp_path_factory) -> Zoo:
+    folder = tmp_path_factory.mktemp("at-once") / "zoo"
+    assert run(tiny_space(), folder, 6).execute()
+    return Zoo.open(folder)
+
+
+@pytest.fixture(scope="module")
+def four(tiny_space, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("four") / "zoo"
+    assert run(tiny_space(), folder, 4).execute()
+    return folder
+
+
+@pytest.fixture
+def small(four: Path, tmp_path: Path) -> Path:
+    """A zoo of four that may be changed."""
+    return shutil.copytree(four, tmp_path / "zoo")
+
+
+def test_a_grown_zoo_has_the_members_of_one_made_at_once(at_once: Zoo, small: Path, tiny_space) -> None:
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in (small / "shards").iterdir()}
+    for models in (5, 6):
+        growing = run(tiny_space(), small, models, resume=True)
+        assert growing.execute()
+        assert len(growing.progress().accuracies) == 1
+    zoo = Zoo.open(small)
+    assert zoo.verify() == []
+    assert_same_members(zoo, at_once)
+    assert zoo.manifest.grown_from == (4, 5)
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in before} == before
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    assert_same_members(Zoo.open(small), at_once)
+
+
+def test_a_run_that_has_not_ended_can_grow(at_once: Zoo, tiny_space, tmp_path: Path) -> None:
+    begun = run(tiny_space(), tmp_path / "zoo", 4)
+    kept = begun._store
+
+    def store_and_stop(*given) -> None:
+        kept(*given)
+        begun.stop()
+
+    begun._store = store_and_stop
+    assert not begun.execute()
+    assert run(tiny_space(), tmp_path / "zoo", 6, resume=True).execute()
+    assert_same_members(Zoo.open(tmp_path / "zoo"), at_once)
+
+
+def test_growing_that_is_stopped_goes_on(at_once: Zoo, small: Path, tiny_space) -> None:
+    stopped = run(tiny_space(), small, 6, resume=True)
+    stopped.stop()
+    assert not stopped.execute()
+    assert stopped.progress().members == 4
+    with pytest.raises(WseError, match=r"4 of 6.*--resume"):
+        Zoo.open(small)
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    assert_same_members(Zoo.open(small), at_once)
+
+
+def test_a_crash_before_growing_leaves_the_zoo_complete(
+    at_once: Zoo, small: Path, tiny_space, monkeypatch
+) -> None:
+    def crash(*given) -> None:
+        raise OSError("the power is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "write_manifest", crash)
+        with pytest.raises(OSError, match="power"):
+            run(tiny_space(), small, 6, resume=True).execute()
+    assert len(Zoo.open(small)) == 4
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    assert_same_members(Zoo.open(small), at_once)
+
+
+def test_a_damaged_shard_is_made_again_while_growing(at_once: Zoo, small: Path, tiny_space) -> None:
+    shard = min((small / "shards").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 4
+    shard.write_bytes(content)
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    assert_same_members(Zoo.open(small), at_once)
+
+
+def test_what_cannot_grow_is_refused(small: Path, tiny_space) -> None:
+    with pytest.raises(UsageError, match="4 models, and 3 are asked for"):
+        run(tiny_space(), small, 3, resume=True)
+    with pytest.raises(UsageError, match=r"space\.epochs"):
+        run(tiny_space(epochs=3), small, 6, resume=True).execute()
+    (small / "snapshots.parquet").write_bytes(b"nothing")
+    with pytest.raises(WseError, match=r"snapshots\.parquet"):
+        run(tiny_space(), small, 6, resume=True).execute()
+    assert read_manifest(small).status == "complete"
