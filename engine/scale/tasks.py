@@ -75,6 +75,7 @@ class Job:
                 device=run.backend.name,
                 precision=run.backend.precision,
                 threads=threads,
+                resume=False,
             ),
             manifest=run.manifest,
             sharing=sharing,

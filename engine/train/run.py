@@ -53,6 +53,7 @@ class Run:
     Attributes:
         members: the population.
         image_sets: those that occur in it.
+        executor: where members train.
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
         executor: where members train.
