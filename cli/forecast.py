@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .output import bytes_text, count_text, seconds_text
+from .output import bytes_text, count_text, percent_text, seconds_text
 from .progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -
         ("image sets", ", ".join(run.image_sets)),
         ("training", f"{count_text(plan.total('training_images'))} samples{at_most}"),
         ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),
+        ("useful", f"{percent_text(run.useful_share())} of the steps that packs take"),
         ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}, in {options.folder}"),
         ("memory", f"about {bytes_text(run.memory_bytes())}"),
         ("time here", f"about {_time_text(estimated)} by {run.workers} workers of the {run.backend.name} backend"),
@@ -104,6 +105,7 @@ def _plan_fields(run: Run, estimated: Estimate) -> dict[str, Any]:
     return {
         **{name: run.plan.total(name) for name in names},
         "may_stop_early": run.plan.may_stop_early,
+        "useful_share": run.useful_share(),
         "memory_bytes": run.memory_bytes(),
         "seconds": estimated.seconds,
         "least_seconds": estimated.least_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,24 @@ BYTES_PER_VALUE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackPlan:
-    """Members of one architecture, in the order in which they get a row of a pack."""
+    """Members of one architecture, in the order in which they get a row of a pack.
+
+    Attributes:
+        architecture: the architecture.
+        members: the members.
+        images: that each is trained on if it uses all its epochs.
+    """
 
     architecture: Architecture
     members: tuple[Member, ...]
+    images: tuple[int, ...]
+
+    def executed_images(self, rows: int) -> int:
+        """Room for images in all steps that a pack of so many rows takes, rows without a member included."""
+        ends = [0] * rows
+        for images in self.images:  # the row that is free first gets the next member
+            heapq.heapreplace(ends, ends[0] + images)
+        return rows * max(ends)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +133,14 @@ def make_plan(
             )
         )
         order = np.argsort(-(training + evaluation), kind="stable")
-        by_cost = [group[index] for index in order]
         size = members_per_pack or len(group)
         packs += [
-            PackPlan(architecture=architecture, members=tuple(by_cost[first : first + size]))
-            for first in range(0, len(group), size)
+            PackPlan(
+                architecture=architecture,
+                members=tuple(group[index] for index in chosen),
+                images=tuple(int(images[index]) for index in chosen),
+            )
+            for chosen in (order[first : first + size] for first in range(0, len(group), size))
         ]
     cost = {part.architecture: part.flops for part in parts}
     return Plan(

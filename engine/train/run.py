@@ -135,6 +135,14 @@ class Run:
         free = available_bytes() // self.workers
         return min(wanted, rows_in_memory(Layout(pack.architecture).size, self._held, bytes_free=free))
 
+    def useful_share(self) -> float:
+        """How much of what packs execute trains a member: at their end some rows have none left.
+
+        Members count with all their epochs, so where they stop early it is another.
+        """
+        executed = sum(pack.executed_images(self.rows(pack)) for pack in self.plan.packs)
+        return self.plan.total("training_images") / executed if executed else 1.0
+
     def wanted_rows(self, pack: PackPlan) -> int:
         """How many of a pack's members would train side by side if the host's memory had no end."""
         rows = self.options.rows or self.backend.rows(pack.architecture, pack.members)
