@@ -20,6 +20,7 @@ from wse.cli.main import app, main
 from wse.engine.data import IMAGE_SETS
 from wse.engine.space import PRESETS, PROPERTIES, SETTINGS, Settings, Setup, Space
 from wse.engine.train import Options, Run
+from wse.engine.train.log import LOGGED
 from wse.engine.zoo import Manifest, Zoo
 from wse.engine.zoo.tables import members_schema, snapshots_schema
 from wse.kernels.optim import CONSTANTS
@@ -309,11 +310,14 @@ def events_of(source: str) -> Iterator[tuple[str, set[str]]]:
 
 def test_zoo_format_names_every_event() -> None:
     rows = table_of("zoo-format.md", "event, other fields")
-    sources = [(ROOT / "engine" / "train" / name).read_text() for name in ("run.py", "checkpoints.py")]
+    sources = [
+        (ROOT / "engine" / "train" / name).read_text() for name in ("run.py", "checkpoints.py", "repair.py")
+    ]
     events = {event: fields for source in sources for event, fields in events_of(source)}
     assert set(events) == set(rows)
     for event, fields in events.items():
         assert fields <= set(re.findall(r"`(\w+)`", rows[event][0])), event
+    assert set(LOGGED) <= set(re.findall(r"`(\w+)`", rows["member"][0]))
 
 
 def test_image_sets_are_listed() -> None:
