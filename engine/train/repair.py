@@ -139,7 +139,8 @@ def repair(
             _remove(path)
         mended = [*(entry.file for entry in plan.shards), *plan.tables]
         if mended:
-            Log(zoo.folder).write("repaired", files=mended)
+            log = Log(zoo.folder)
+            log.write("repaired", files=mended)
         return True
     finally:
         lock.release()

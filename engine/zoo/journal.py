@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ class ShardLine(Record, frozen=True, kw_only=True, tag="shard"):
 
 
 Line = MemberLine | ShardLine
+_LINE = re.compile(rb'\{"crc32":(?P<crc32>\d+),"entry":(?P<entry>.*)\}\n')
 
 
 class Journal:
@@ -141,10 +143,10 @@ def _encode(line: Line) -> bytes:
 def _decode(text: bytes) -> Line | None:
     """The entry of a line, or None if the line is torn or damaged."""
     try:
-        data = json.loads(text)
-        if not text.endswith(b"\n") or zlib.crc32(_canonical(data["entry"]).encode()) != data["crc32"]:
+        found = _LINE.fullmatch(text)
+        if found is None or zlib.crc32(found["entry"]) != int(found["crc32"]):
             return None
-        line: Line = msgspec.convert(data["entry"], Line)
+        line: Line = msgspec.convert(json.loads(found["entry"]), Line)
         return line
-    except (ValueError, KeyError, TypeError, RecursionError):  # msgspec's errors are ValueErrors
+    except (ValueError, TypeError, RecursionError):  # msgspec's errors are ValueErrors
         return None

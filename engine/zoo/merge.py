@@ -15,7 +15,7 @@ from ..errors import UsageError, WseError
 from ..files import sync_folder
 from ..text import bytes_text
 from .format import LOCK_FILE, SHARD_FOLDER, Manifest, write_manifest
-from .integrity import UnwritableError, saving
+from .integrity import DamagedError, UnwritableError, saving
 from .joined import Part, joined_manifest, joined_members, joined_shards, joined_snapshots, parts_of
 from .lock import Lock
 from .reader import Zoo
@@ -51,6 +51,8 @@ def merge_zoos(
         raise UsageError("name two zoos or more, for instance `wse merge zoo-1 zoo-2 --out zoo`")
     zoos = [Zoo.open(folder) for folder in folders]
     _check_alike(zoos)
+    for zoo in zoos:
+        _check_members(zoo)
     _check_place(zoos, out)
     parts = parts_of(zoos)
     shards = list(joined_shards(parts))
@@ -81,6 +83,13 @@ def merge_zoos(
         )
         write_manifest(folder, manifest)
     return manifest
+
+
+def _check_members(zoo: Zoo) -> None:
+    """What the tables are joined by; all else is compared with checksums."""
+    files = {entry.file for entry in zoo.manifest.shards}
+    if len(zoo.members) != zoo.manifest.models or not files >= set(zoo.members["shard"].to_pylist()):
+        raise DamagedError(zoo.folder / MEMBERS_FILE, "its members are not those that zoo.json names")
 
 
 def _check_alike(zoos: Sequence[Zoo]) -> None:

@@ -272,6 +272,15 @@ def test_damaged_tables_are_found(file: str, zoos: list[Zoo], tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "three", "two"]
 
 
+@pytest.mark.parametrize("changed", ["models", "shards"])
+def test_a_zoo_that_contradicts_itself_is_damaged(changed: str, zoos: list[Zoo], tmp_path: Path) -> None:
+    manifest = zoos[1].manifest
+    changes = {"models": 9} if changed == "models" else {"shards": manifest.shards[1:]}
+    write_manifest(zoos[1].folder, msgspec.structs.replace(manifest, **changes))
+    with pytest.raises(WseError, match=r"two/members\.parquet is damaged: its members are not those"):
+        merge_zoos([zoo.folder for zoo in zoos], tmp_path / "whole")
+
+
 def test_an_interrupted_merge_leaves_nothing(zoos: list[Zoo], tmp_path: Path) -> None:
     told = []
 
