@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..errors import WseError
-from ..train import Report, Run
+from ..train import Memo, Report, Run
 from .tasks import Task
 
 TRIES = 3  # of a task of which nothing comes back
@@ -103,4 +103,6 @@ def _lost(task: Task, reason: str) -> Report:
             "time; what is stored is safe, and --resume goes on from it"
         )
     print(f"wse: a worker ended ({reason}); models {ids} are given to another", file=sys.stderr, flush=True)
-    return Report(events=(("lost", {"members": sorted(task.left), "reason": reason}),))
+    log = Memo()
+    log.write("lost", members=sorted(task.left), reason=reason)
+    return Report(events=log.take())

@@ -56,7 +56,6 @@ class Run:
         executor: where members train.
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
-        executor: where members train.
         workers: packs trained at the same time.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
 

@@ -175,19 +175,29 @@ def test_options_that_sbatch_lacks_are_refused(tiny_space, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
-def test_a_ray_cluster_loses_a_node(alone: Path, space: Space, tmp_path: Path) -> None:
+def test_a_ray_cluster_loses_a_node_at_work(alone: Path, space: Space, tmp_path: Path, monkeypatch) -> None:
+    from ray._private.state import available_resources_per_node
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setattr("wse.engine.scale.ray._TASKS_PER_WORKER", 1)  # two members a task
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False})
+
+    def kill_one_at_work(stored: int) -> None:
+        if stored == 1:  # at that moment, a member is still left in each task
+            free = available_resources_per_node()
+            busy = [node for node in nodes if free[node.node_id].get("CPU", 0) == 0]
+            cluster.remove_node(busy[0], allow_graceful=False)
+
     try:
-        nodes = [cluster.add_node(**node) for _ in range(2)]
+        nodes = [cluster.add_node(**node) for _ in range(3)]
         cluster.wait_for_nodes()
         run = start(space, tmp_path / "zoo", executor_for("ray", address=cluster.address))
         assert run.workers == 3
-        on_store(run, lambda stored: stored == 1 and cluster.remove_node(nodes[0], allow_graceful=False))
+        stored = on_store(run, kill_one_at_work)
         assert run.execute()
     finally:
         cluster.shutdown()
+    assert sorted(stored) == list(range(4))
     assert events(tmp_path / "zoo", "lost") != []
     assert identity(tmp_path / "zoo") == identity(alone)
