@@ -199,8 +199,9 @@ class Run:
         if not self.options.resume:
             self.check_disk()  # before a folder is made
         with closing(self._open_writer()) as writer:
-            self._earlier = len(writer.finished)
-            missing = [member.id for member in self.members if member.id not in writer.finished]
+            stored = writer.finished
+            self._earlier = len(stored)
+            missing = [member.id for member in self.members if member.id not in stored]
             self.plan = self.plan_of(missing)
             if self.options.resume:
                 self.check_disk()
