@@ -111,7 +111,8 @@ def test_members_of_a_pack_are_the_references(device, tiny_space, context):
 
 
 def test_two_epochs_of_several_steps(device, tiny_space, context):
-    members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=8)
+    """With a rate that changes at each step, several of which are taken at a time."""
+    members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=8, learning_rate_schedule="cosine")
     compare(device, architecture_of("small-cnn"), members, context, epochs=2)
 
 
@@ -157,9 +158,9 @@ def test_rows_are_alike(device, tiny_space, context):
 
 
 def test_a_row_is_refilled_as_if_it_were_new(device, tiny_space, context):
-    """Members of other batch sizes move in one after the other; all end as they do alone."""
+    """Members of other batch sizes move in one after the other, one by Adam where Adam left its state."""
     architecture = architecture_of("small-cnn")
-    differences = [{**DIFFERENCES[0], "batch_size": 4}, DIFFERENCES[3], {**DIFFERENCES[2], "batch_size": 6}]
+    differences = [{**DIFFERENCES[0], "batch_size": 4}, DIFFERENCES[3], {**DIFFERENCES[0], "batch_size": 6}]
     first, second, third = members_of(tiny_space, differences, images_per_epoch=6)
     pack = packed(device, architecture, 2, context)
     pack.place(0, first, weights_of(architecture, first.id))
