@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -149,14 +151,17 @@ def test_slurm_jobs_make_the_same_zoo(alone: Path, space: Space, tmp_path: Path)
     jobs = executor_for("slurm", slurm=["cluster=local", "at_a_time=1", "time=5"])
     run = start(space, folder, jobs)
 
-    def kill(stored: int) -> None:
-        if stored == 1:  # the process that trains is a child of the one that stands for Slurm
+    def kill_until_one_is_lost() -> None:  # one that was about to leave is none
+        while not events(folder, "lost"):
             for path in (folder / "checkpoints" / "jobs" / "log").glob("*_log.out"):
-                job = path.name.split("_")[0]
-                for child in children_of(int(job)):
-                    os.kill(child, signal.SIGKILL)
+                with suppress(OSError):  # that one has ended
+                    # The process that trains is a child of the one that stands for Slurm.
+                    for child in children_of(int(path.name.split("_")[0])):
+                        os.kill(child, signal.SIGKILL)
+            time.sleep(2)
 
-    stored = on_store(run, kill)
+    killer = threading.Thread(target=kill_until_one_is_lost, daemon=True)
+    stored = on_store(run, lambda stored: killer.start() if stored == 1 else None)
     assert run.execute()
     assert sorted(stored) == list(range(4))
     assert events(folder, "lost") != []
