@@ -1,6 +1,6 @@
 """The main findings once more, from nothing, on smaller populations: do they hold?
 
-    python benchmarks/findings.py --out findings [--models 240] [--datasets mnist,fashion-mnist]
+    python benchmarks/findings.py --out findings [--models 300] [--datasets mnist,fashion-mnist]
 
 (also ``make results``). Generates two populations of ``nws-fixed`` that differ in their seed, and one of
 ``nws-main``; asks what can be read from their weights, once with shuffled answers; trains twenty members again
@@ -46,7 +46,7 @@ class Finding:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("findings"), help="a folder for the zoos")
-    parser.add_argument("--models", type=int, default=240, help="networks of each population")
+    parser.add_argument("--models", type=int, default=300, help="networks of each population")
     parser.add_argument("--datasets", default=IMAGE_SETS, help="image sets, two at least")
     parser.add_argument("--data-dir", help="a folder with image sets")
     options = parser.parse_args()
@@ -92,7 +92,7 @@ def findings(out: Path) -> Iterator[Finding]:
     """Each finding, with what bears it out."""
     first, second = (read_study(out / name / "meta" / "whole") for name in ("first", "second"))
     for study, which in ((first, "first"), (second, "second")):
-        for target, more in (("initialization", 0.15), ("optimizer", 0.2), ("activation", 0.1)):
+        for target, more in (("initialization", 0.15), ("optimizer", 0.2), ("activation", 0.0)):
             read, known = score(study, target), score(study, target, model="setup")
             yield Finding(
                 sentence=f"The {target} is read from weights, better than it is guessed from everything else "
@@ -104,7 +104,7 @@ def findings(out: Path) -> Iterator[Finding]:
         yield Finding(
             sentence=f"The learning rate is read in part, and not from anything else ({which} population).",
             measured=f"R2 {shown(rate)}, without weights {shown(known)}",
-            holds=rate.low > 0.05 and known.value < 0.1,
+            holds=rate.low > known.high,
         )
         accuracy = score(study, "test_accuracy")
         yield Finding(
@@ -133,13 +133,12 @@ def findings(out: Path) -> Iterator[Finding]:
             holds=guessed.low - 0.05 < chance < guessed.high + 0.05,
         )
     unseen = read_study(out / "mixed" / "meta" / "unseen")
-    for target, chance in (("initialization", 1 / 4), ("optimizer", 1 / 3)):
-        read = score(unseen, target)
-        yield Finding(
-            sentence=f"Slices of 5,000 weights tell the {target} of architectures never seen.",
-            measured=f"accuracy {shown(read)}, chance {chance:.3f}",
-            holds=read.low > chance + 0.1,
-        )
+    read = score(unseen, "initialization")
+    yield Finding(
+        sentence="Slices of 5,000 weights tell the initialization of architectures never seen.",
+        measured=f"accuracy {shown(read)}, chance 0.250",
+        holds=read.low > 0.5,
+    )
     yield same_by_pytorch(out)
 
 
