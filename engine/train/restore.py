@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,14 @@ from ..space import Member, Space
 from ..zoo import LOG_FILE, Zoo
 from ..zoo.records import MemberRecord, SnapshotRecord
 from ..zoo.shards import Float32
-from ..zoo.tables import MEMBERS_FILE, SNAPSHOTS_FILE, members_table, outcomes, snapshots_table, table_bytes
+from ..zoo.tables import (
+    MEMBERS_FILE,
+    SNAPSHOTS_FILE,
+    members_table,
+    snapshot_records,
+    snapshots_table,
+    table_bytes,
+)
 from .again import AGAIN, Population, load_images
 from .backend import Backend, Context
 from .log import LOGGED
@@ -89,7 +95,7 @@ def restored_tables(
         backend = backend_for(made.backend, tell, precision=made.precision)
         snapshots = _measured(zoo, population, facts, backend, data_dir)
     else:
-        snapshots = _tabled_snapshots(zoo)
+        snapshots = snapshot_records(zoo.snapshots)
     records = [
         MemberRecord(
             id=member.id,
@@ -111,14 +117,6 @@ def restored_tables(
 def _tabled_facts(zoo: Zoo) -> Facts:
     rows = zoo.members.select(["id", *LOGGED]).to_pylist()
     return {row.pop("id"): row for row in rows}
-
-
-def _tabled_snapshots(zoo: Zoo) -> dict[int, tuple[SnapshotRecord, ...]]:
-    columns = [name for name in outcomes(zoo.manifest.labels) if name in SnapshotRecord.__struct_fields__]
-    found = defaultdict(list)
-    for row in zoo.snapshots.select(["member", "epoch", "step", *columns]).to_pylist():
-        found[row.pop("member")].append(SnapshotRecord(**row))
-    return {member: tuple(snapshots) for member, snapshots in found.items()}
 
 
 def _measured(

@@ -144,20 +144,25 @@ def records(members: pa.Table, snapshots: pa.Table) -> list[MemberRecord]:
         members: what ``members_table`` gave.
         snapshots: what ``snapshots_table`` gave.
     """
-    owned: dict[int, list[SnapshotRecord]] = {}
-    fields = SnapshotRecord.__struct_fields__
-    for row in snapshots.to_pylist():
-        record = SnapshotRecord(**{name: row[name] for name in fields if name in row})
-        owned.setdefault(row["member"], []).append(record)
+    owned = snapshot_records(snapshots)
     plain = set(MemberRecord.__struct_fields__) - {"config", "snapshots"}
     return [
         MemberRecord(
             config={name.removeprefix(CONFIG): row[name] for name in row if name.startswith(CONFIG)},
-            snapshots=tuple(owned.get(row["id"], ())),
+            snapshots=owned.get(row["id"], ()),
             **{name: row[name] for name in plain},
         )
         for row in members.to_pylist()
     ]
+
+
+def snapshot_records(snapshots: pa.Table) -> dict[int, tuple[SnapshotRecord, ...]]:
+    """The records of each member's snapshots, by its id, from what ``snapshots_table`` gave."""
+    found: dict[int, list[SnapshotRecord]] = {}
+    columns = [name for name in SnapshotRecord.__struct_fields__ if name in snapshots.column_names]
+    for row in snapshots.select(["member", *columns]).to_pylist():
+        found.setdefault(row.pop("member"), []).append(SnapshotRecord(**row))
+    return {member: tuple(records) for member, records in found.items()}
 
 
 def write_table(path: Path, table: pa.Table) -> TableEntry:
