@@ -148,7 +148,7 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
     from wse.engine.zoo import Zoo
 
     manifest = Zoo.open(run.options.folder).manifest
-    seconds = manifest.timing.seconds if manifest.timing else {}
+    seconds = run.seconds
     if as_json:
         import json
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import WseError
-from ..zoo import LOG_FILE
+from ..zoo import LOG_FILE, Timing
 
 # What the event of a member tells of it: with its set-up and its snapshots, all that the members table holds.
 LOGGED = ("status", "epochs", "steps", "predicted_classes", "samples_trained", "samples_evaluated", "seconds")
@@ -50,6 +51,42 @@ class Log:
         except OSError as error:
             self._begin_line = True
             raise WseError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def logged(folder: Path) -> Iterator[dict[str, Any]]:
+    """The events of a zoo's log. Torn or damaged lines are left out, and all if it cannot be read."""
+    try:
+        lines = (folder / LOG_FILE).read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+            if event.keys() >= {"event", "time"} and _moment(event):
+                yield event
+        except (ValueError, TypeError, AttributeError):
+            continue
+
+
+def sittings(folder: Path) -> list[Timing]:
+    """When each sitting of a run began and ended, and its seconds by stage; of a killed one only the total."""
+    found: list[Timing] = []
+    for event in logged(folder):
+        now = event["time"]
+        if event["event"] == "start":
+            found.append(Timing(started=now, finished=now, seconds={}))
+        elif found:
+            started = found[-1].started
+            told = event.get("seconds") if event["event"] in ("stop", "end") else None
+            took = _moment(event) - _moment({"time": started})
+            seconds = told if isinstance(told, dict) else {"total": took}
+            found[-1] = Timing(started=started, finished=now, seconds=seconds)
+    return found
+
+
+def _moment(event: Mapping[str, Any]) -> float:
+    """When it was, in seconds since 1970."""
+    return datetime.fromisoformat(event["time"]).timestamp()
 
 
 class Memo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..zoo.tables import (
 )
 from .again import AGAIN, Population, load_images
 from .backend import Backend, Context
-from .log import LOGGED
+from .log import LOGGED, logged
 from .measuring import measured_snapshots, measurements
 from .options import backend_for
 from .schedule import SnapshotKeeper
@@ -39,17 +38,9 @@ Facts = dict[int, dict[str, Any]]
 def logged_facts(folder: Path) -> Facts:
     """What the log of a zoo tells of its members, by id: ``LOGGED``, for those of whom it tells all that."""
     facts: Facts = {}
-    try:
-        lines = (folder / LOG_FILE).read_bytes().splitlines()
-    except OSError:
-        return facts
-    for line in lines:
-        try:
-            event = json.loads(line)
-            if event["event"] == "member":  # the last that was told of it is what was stored
-                facts[event["id"]] = {name: event[name] for name in LOGGED}
-        except (ValueError, KeyError, TypeError):
-            continue  # torn or damaged, or of a version that told less
+    for event in logged(folder):
+        if event["event"] == "member" and event.keys() >= {"id", *LOGGED}:  # earlier versions told less
+            facts[event["id"]] = {name: event[name] for name in LOGGED}  # the last time told is what was stored
     return facts
 
 

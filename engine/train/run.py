@@ -28,7 +28,7 @@ from .checkpoints import Checkpoints
 from .executor import Executor, Report
 from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
 from .limits import check_limits
-from .log import LOGGED, Listener, Log
+from .log import LOGGED, Listener, Log, sittings
 from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
 from .plan import PackPlan, Plan, make_plan
@@ -58,6 +58,7 @@ class Run:
         plan: of the whole population; of what is missing once ``execute`` has begun.
         workers: packs trained at the same time.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
+        seconds: what this sitting took, by stage; empty before it has ended.
 
     Raises:
         UsageError: an image set is not here, or what the executor needs.
@@ -78,6 +79,7 @@ class Run:
         self.executor = executor or Threads()
         self.workers = self.executor.workers(self)
         self.estimated_seconds: float | None = None
+        self.seconds: dict[str, float] = {}
         self._stop = threading.Event()
         settings = options.space.settings
         ids = range(options.models) if shards is None else sorted(i for plan in shards for i in plan.members)
@@ -205,6 +207,7 @@ class Run:
             self.plan = self.plan_of(missing)
             if self.options.resume:
                 self.check_disk()
+            earlier = sittings(self.options.folder)
             log = Log(self.options.folder)
             log.write(
                 "start",
@@ -222,20 +225,15 @@ class Run:
             self._checkpoints.start(missing)
             self._seconds["opening"] = time.perf_counter() - started
             self._train(missing, writer, log)
-            taken = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
+            taken = self.seconds = self._stage_seconds(time.perf_counter() - started + self._seconds["preparing"])
             if len(writer.finished) < len(self.members):
                 log.write("stop", members=len(writer.finished), seconds=taken)
                 return False
             self._checkpoints.remove()
             if writer.manifest.status == "running":
-                finished_at = datetime.now(UTC)
-                writer.finish(
-                    Timing(
-                        started=started_at.isoformat(timespec="seconds"),
-                        finished=finished_at.isoformat(timespec="seconds"),
-                        seconds=taken,
-                    )
-                )
+                times = [at.isoformat(timespec="seconds") for at in (started_at, datetime.now(UTC))]
+                this = Timing(started=times[0], finished=times[1], seconds=taken)
+                writer.finish(Timing.of_all([*earlier, this]))
             log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=taken)
             return True
 

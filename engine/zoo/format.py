@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,9 @@ LOG_FILE = "log.jsonl"
 LOCK_FILE = "zoo.lock"
 # Who reads the weights may keep here what was found; it is removed with the zoo that it is about.
 STUDIES_FOLDER = "meta"
+
+# Of what a run says of its stages these have no sum over several.
+_NOT_SUMMED = ("workers", "overhead")
 
 Labels = Literal["eval", "faithful"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -139,6 +143,21 @@ class Timing(Record, frozen=True, kw_only=True):
     started: str
     finished: str
     seconds: dict[str, float]
+
+    @classmethod
+    def of_all(cls, timings: Sequence[Timing]) -> Timing:
+        """From the first start to the last end, and sums of seconds; of one alone, that one."""
+        if len(timings) == 1:
+            return timings[0]
+        seconds: dict[str, float] = {}
+        for timing in timings:
+            for name in timing.seconds.keys() - set(_NOT_SUMMED):
+                seconds[name] = round(seconds.get(name, 0.0) + timing.seconds[name], 4)
+        return cls(
+            started=min(timing.started for timing in timings),
+            finished=max(timing.finished for timing in timings),
+            seconds=seconds,
+        )
 
 
 class RunEntry(Record, frozen=True, kw_only=True):

@@ -17,9 +17,6 @@ from .reader import Zoo
 from .records import STATUSES
 from .tables import SOURCE_COLUMNS, members_schema, numbers, snapshots_schema
 
-# Of a run's stages these have no sum over runs.
-_NOT_SUMMED = ("workers", "overhead")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
@@ -162,16 +159,5 @@ def _cost(costs: Sequence[Cost | None]) -> Cost | None:
 
 
 def _timing(timings: Sequence[Timing | None]) -> Timing | None:
-    """From the first start to the last end, and sums of seconds."""
     known = [timing for timing in timings if timing is not None]
-    if len(known) < len(timings):
-        return None
-    seconds: dict[str, float] = {}
-    for timing in known:
-        for name in timing.seconds.keys() - set(_NOT_SUMMED):
-            seconds[name] = round(seconds.get(name, 0.0) + timing.seconds[name], 4)
-    return Timing(
-        started=min(timing.started for timing in known),
-        finished=max(timing.finished for timing in known),
-        seconds=seconds,
-    )
+    return Timing.of_all(known) if len(known) == len(timings) else None
