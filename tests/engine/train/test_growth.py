@@ -10,14 +10,14 @@ import pytest
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.train import Options, Run
-from wse.engine.zoo import Zoo, read_manifest, writer
+from wse.engine.zoo import Zoo, merge_zoos, read_manifest, writer
 
 SEED = 7
 
 
-def run(space, folder: Path, models: int, **options) -> Run:
+def run(space, folder: Path, models: int, *, seed: int = SEED, **options) -> Run:
     return Run(
-        Options(space=space, models=models, folder=folder, seed=SEED, threads=1, device="reference", **options)
+        Options(space=space, models=models, folder=folder, seed=seed, threads=1, device="reference", **options)
     )
 
 
@@ -65,6 +65,21 @@ def test_a_grown_zoo_has_the_members_of_one_made_at_once(at_once: Zoo, small: Pa
     assert {path: (path.stat().st_ino, path.read_bytes()) for path in before} == before
     assert run(tiny_space(), small, 6, resume=True).execute()
     assert_same_members(Zoo.open(small), at_once)
+
+
+def test_a_grown_zoo_is_merged_like_one_made_at_once(
+    at_once: Zoo, small: Path, tiny_space, tmp_path: Path
+) -> None:
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    other = tmp_path / "other"
+    assert run(tiny_space(), other, 1, seed=SEED + 1).execute()
+    merge_zoos([small, other], tmp_path / "merged")
+    merged = Zoo.open(tmp_path / "merged")
+    assert merged.verify() == []
+    assert [entry.models for entry in merged.manifest.sources] == [6, 1]
+    for member in at_once:
+        np.testing.assert_array_equal(merged[member].weights(), at_once[member].weights())
+        assert merged[member].config == at_once[member].config
 
 
 def test_a_run_that_has_not_ended_can_grow(at_once: Zoo, tiny_space, tmp_path: Path) -> None:
