@@ -91,7 +91,7 @@ def _boost(making: Making, *, rounds: int = 150, rate: float = 0.1, share: float
 
 
 def _boost_on_statistics(making: Making) -> Any:
-    # Statistics of one tensor say much the same: trees that see a part of them differ more, and are better together.
+    # Statistics of a tensor say much the same: trees that each see some of them differ more, and sum up better.
     return _boost(making, rounds=300, rate=0.06, share=0.25)
 
 
