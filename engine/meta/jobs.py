@@ -109,11 +109,16 @@ class Jobs:
             WseError: a shard is missing or damaged.
         """
         job, began = self.all[index], time.perf_counter()
-        making = Making(
-            kind=job.target.kind, seed=job.seed, seconds=seconds, device=self.options.device, progress=progress
-        )
         reading = self._reading(job)
         try:
+            making = Making(
+                kind=job.target.kind,
+                seed=job.seed,
+                seconds=seconds,
+                answers=len(job.test) * reading.looks(job.spec.reads) * (2 if self.options.permuted else 1),
+                device=self.options.device,
+                progress=progress,
+            )
             estimator = fit(job.spec, making, reading, job.target, job.train)
             told = predict(estimator, job.spec.reads, reading, job.target, job.test)
         except UsageError as error:

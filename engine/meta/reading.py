@@ -176,6 +176,10 @@ class Reading:
                     raise UsageError("it reads whole networks: leave --slice out")
                 yield Block(X=self.items.only(chosen))
 
+    def looks(self, reads: Reads) -> int:
+        """How many rows ``tested`` gives of each item to a deep model."""
+        return JUDGED_SLICES if reads == "slices" and self.slices.places > 1 else 1
+
     def over(self, items: Items, length: int | None = None) -> Reading:
         """Slices of other items, or of another length, with the normalising of this one."""
         return Reading(
@@ -241,7 +245,7 @@ class Reading:
     def _even_slices(self, chosen: Indices) -> Iterator[tuple[NDArray[np.float32], int]]:
         """Blocks of evenly spaced slices [b x looks, length], one item after the other."""
         slices = self.slices
-        looks = JUDGED_SLICES if slices.places > 1 else 1
+        looks = self.looks("slices")
         step = max(1, _BLOCK_VALUES // (looks * slices.length))
         for start in range(0, len(chosen), step):
             values = slices.evenly(chosen[start : start + step], looks)[0]

@@ -47,7 +47,8 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         patience: validations without an improvement that end training. The best weights of a one-cycle schedule
             come late: as many as there are epochs let it go to its end.
         looks: how many slices of each item a prediction is the mean of, where slices lie at random places.
-        seconds: that `fit` may take; None: no limit.
+        seconds: that `fit` may take, and the answers after it; None: no limit.
+        answers: how many items will be predicted; time is kept for them.
         device: as PyTorch names it.
         random_state: seed of the held-out groups, the initial weights, the order of items, dropout. With no limit
             of time, or with enough, a rerun on the CPU has the same bits.
@@ -77,6 +78,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         patience: int = 10,
         looks: int = 1,
         seconds: float | None = None,
+        answers: int = 0,
         device: str = "cpu",
         random_state: Any = None,
         progress: Progress | None = None,
@@ -92,6 +94,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.looks = looks
         self.seconds = seconds
+        self.answers = answers
         self.device = device
         self.random_state = random_state
         self.progress = progress
@@ -145,6 +148,7 @@ class DeepEstimator(BaseEstimator):  # type: ignore[misc]
             epochs=self.epochs,
             batches=math.ceil(len(train) / self.batch_size),
             seconds=self.seconds,
+            answers=self.answers,
             schedule=self.schedule,
         )
         recipe = Recipe(
@@ -264,6 +268,7 @@ def deep_estimator(making: Making, net: Build, **options: Any) -> DeepEstimator:
     return kind(
         net,
         seconds=making.seconds,
+        answers=making.answers,
         device=making.device,
         random_state=making.seed,
         progress=making.progress,

@@ -224,13 +224,13 @@ class Loop:
         if self._validation is None:
             self._pace.settle(0.0)
             return
-        seconds = 0.0
+        answer = 0.0
         if self._pace.seconds is not None:
             probe = self._validation.thinned(self._recipe.batch_size)
             begun = time.perf_counter()
             run(self._net, probe.source, self._recipe.device, self._recipe.batch_size)
-            seconds = (time.perf_counter() - begun) * len(self._validation) / len(probe)
-        share = self._pace.settle(seconds)
+            answer = (time.perf_counter() - begun) / len(probe)
+        share = self._pace.settle(answer * len(self._validation), answer)
         self._validation = self._validation.thinned(
             max(math.ceil(share * len(self._validation)), self._recipe.batch_size)
         )

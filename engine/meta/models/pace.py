@@ -15,6 +15,8 @@ MEASURED = 3
 ROUNDS = 12
 # ... and all validations together take about this share of it.
 VALIDATION_SHARE = 0.15
+# Answers after training get this share of a budget at most: a model that learns nothing has nothing to say.
+ANSWERING_SHARE = 0.5
 # One-cycle: the share of training in which the rate rises, and where it starts.
 WARM_UP, START = 0.1, 0.1
 
@@ -30,6 +32,7 @@ class Pace:
         epochs: that are wanted.
         batches: of an epoch.
         seconds: the limit; None: none.
+        answers: items that the net will be asked about after training, within the limit.
         schedule: ``constant``, or ``one-cycle``: a linear rise, then half a cosine down to zero (after Smith and
             Topin: "Super-convergence", 2018).
 
@@ -44,6 +47,7 @@ class Pace:
     batches: int
     seconds: float | None
     schedule: Schedule
+    answers: int = 0
     settled: bool = False
     bound: bool = False
     every: int = field(init=False)
@@ -72,11 +76,12 @@ class Pace:
         if self.done == 1:
             self._timed = self.elapsed
 
-    def settle(self, validation: float) -> float:
+    def settle(self, validation: float, answer: float = 0.0) -> float:
         """Set the pace, after the first batches, by what they took.
 
         Args:
             validation: seconds that validating all validation items takes.
+            answer: seconds that the net takes for one item.
 
         Returns:
             The share of the validation items that may be used: 1 where there is time for all.
@@ -84,6 +89,7 @@ class Pace:
         self.settled = True
         if self.seconds is None:
             return 1.0
+        self.seconds -= min(self.answers * answer, ANSWERING_SHARE * self.seconds)
         now = self.elapsed
         # A run of one batch has nothing but its first to go by.
         batch = (now - self._timed) / (self.done - 1) if self.done > 1 else now

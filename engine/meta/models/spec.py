@@ -25,7 +25,8 @@ class Making:
     Attributes:
         kind: classification or regression.
         seed: of everything the estimator draws.
-        seconds: what fitting may take; None: no limit. Only deep models heed it.
+        seconds: what fitting and answering may take; None: no limit. Only deep models heed it.
+        answers: how many items the model will be asked about.
         device: that deep models run on, as PyTorch names it.
         progress: called now and then with (share done from 0 to 1, a few words).
     """
@@ -33,6 +34,7 @@ class Making:
     kind: Kind
     seed: int = 0
     seconds: float | None = None
+    answers: int = 0
     device: str = "cpu"
     progress: Callable[[float, str], None] | None = None
 

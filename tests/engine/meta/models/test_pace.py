@@ -90,3 +90,15 @@ def test_a_machine_that_becomes_quicker_still_ends_at_rate_zero(clock: Clock) ->
 def test_a_constant_rate_is_constant(clock: Clock) -> None:
     pace = Pace(epochs=3, batches=10, seconds=20.0, schedule="constant")
     assert set(run(pace, clock, batch=[1.0], validation=0.5)) == {1.0}
+
+
+@pytest.mark.parametrize(("answers", "kept"), [(0, 0.0), (100, 30.0), (1000, 50.0)])
+def test_time_is_kept_for_answers_but_no_more_than_half(clock: Clock, answers: int, kept: float) -> None:
+    begun = clock.now
+    pace = Pace(epochs=10, batches=200, seconds=100.0, schedule="one-cycle", answers=answers)
+    while pace.done < pace.total and not pace.is_over:
+        clock.now += 0.5
+        pace.batch_done()
+        if pace.done == MEASURED:
+            pace.settle(0.0, 0.3)
+    assert clock.now - begun == pytest.approx(100.0 - kept, abs=0.6)
