@@ -16,7 +16,7 @@ from ..zoo.normalising import Normalizing
 from .judging import Predictions
 from .maps import where_and_when
 from .models import MODELS, Making, ModelSpec
-from .options import StudyOptions
+from .options import CHEAP_MODEL, StudyOptions
 from .permuted import PermutedItems
 from .reading import NORMALIZING, Reading, SliceSpec, parse_snapshots
 from .results import Fit, Map
@@ -29,9 +29,6 @@ Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 # (share of the job done, a few words on how far it is)
 Progress = Callable[[float, str], None]
-
-# Reads each layer by itself.
-LAYER_MODEL = "statistics-boost"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,9 +137,9 @@ class Jobs:
             return Outcome(answers=answers, fit=took)
         slices = reading.over(self._every_snapshot).slices
         if slices.places == 1:
-            raise UsageError("a map needs slices at several places: give --slice a length, as all:5000")
+            raise UsageError(f"--maps needs slices at several places: shorter ones than {self.options.what}")
         asked = target_of(self._every_snapshot, job.target.name, kind=job.target.kind)
-        mapped = where_and_when(estimator, job.spec.name, slices, asked, self.items.members[job.test])
+        mapped = where_and_when(estimator, job.spec, slices, asked, self.items.members[job.test])
         return Outcome(answers=answers, fit=took, map=mapped)
 
     def _jobs(self) -> Iterator[Job]:
@@ -155,7 +152,7 @@ class Jobs:
                 yield from (_job(spec, target, *each) for each in rounds)
         for layer in self._layers():
             for target in self.targets:
-                yield from (_job(MODELS[LAYER_MODEL], target, *each, layer) for each in rounds)
+                yield from (_job(MODELS[CHEAP_MODEL], target, *each, layer) for each in rounds)
         for spec in deep:
             for target in self.targets:
                 yield from (_job(spec, target, *each) for each in rounds[: options.deep_seeds])
@@ -195,7 +192,7 @@ class Jobs:
         return self.zoo.items(snapshots="all", members=np.unique(self.items.members).tolist())
 
     def _is_mapped(self, job: Job) -> bool:
-        mapped = job.spec.reads == "slices" and job.target.kind == "classification"
+        mapped = job.spec in self.options.mapped() and job.target.kind == "classification"
         return mapped and job.seed == self.options.seed
 
     def _reading(self, job: Job, *, permuted: bool = False) -> Reading:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..zoo import Items
 from ..zoo.slices import SliceDataset
-from .models.source import ArraySource
+from .models import ModelSpec
+from .reading import slice_rows
 from .results import Map
 from .targets import Target
 from .views import progress
@@ -24,13 +25,13 @@ MOST_MEMBERS = 40
 
 
 def where_and_when(
-    estimator: Any, model: str, slices: SliceDataset, target: Target, members: NDArray[np.int64]
+    estimator: Any, spec: ModelSpec, slices: SliceDataset, target: Target, members: NDArray[np.int64]
 ) -> Map:
     """The mean probability of the true class at evenly spaced places of each snapshot.
 
     Args:
         estimator: fitted to slices like these, with ``predict_proba``.
-        model: its name.
+        spec: the model; it reads slices or statistics of them.
         slices: of every snapshot, all of networks that are to be mapped among them.
         target: of these items, a classification.
         members: ids to be mapped; the first ones are.
@@ -43,8 +44,8 @@ def where_and_when(
     likely = np.empty((len(chosen), count))
     for row, (item, column) in enumerate(zip(chosen.tolist(), columns.tolist(), strict=True)):
         values = slices.evenly([item], count)[0][0].numpy()
-        likely[row] = estimator.predict_proba(ArraySource(values))[:, column]
-    return _mean_map(likely, slices, chosen, model, target)
+        likely[row] = estimator.predict_proba(slice_rows(spec.reads, values))[:, column]
+    return _mean_map(likely, slices, chosen, spec.name, target)
 
 
 def _mean_map(

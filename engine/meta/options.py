@@ -16,6 +16,8 @@ from .targets import Kind
 # Fitted where no model is named: cheap ones, and one that reads weights in their order.
 DEFAULT_MODELS = ("majority", "setup", "statistics-linear", "statistics-svm", "statistics-boost", "light-cnn")
 EVERY = "all"
+# What reads every layer by itself, and maps: fast, and better than most.
+CHEAP_MODEL = "statistics-boost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,11 @@ class StudyOptions:
             raise UsageError(f"--normalize {self.normalize}: use {', '.join(NORMALIZING)}")
         if self.test_length is not None and self.what.length is None:
             raise UsageError("--test-length needs slices to be trained on: give --slice a length, as all:5000")
+        if self.maps and self.what.length is None:
+            raise UsageError("--maps needs slices at several places: give --slice a length, as all:5000")
+        if self.maps and not self.mapped():
+            slicers = [name for name, spec in MODELS.items() if spec.reads == "slices"]
+            raise UsageError(f"--maps needs a model that can be mapped: {', '.join([CHEAP_MODEL, *slicers])}")
         for name in ("seeds", "deep_seeds", "processes", "test_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")
@@ -93,6 +100,10 @@ class StudyOptions:
         names = tuple(MODELS) if EVERY in self.models else self.models or DEFAULT_MODELS
         specs = [MODELS[name] for name in MODELS if name in names]
         return sorted(specs, key=lambda spec: spec.deep)
+
+    def mapped(self) -> list[ModelSpec]:
+        """Those of the models that are asked where and when."""
+        return [spec for spec in self.specs() if spec.reads == "slices" or spec.name == CHEAP_MODEL]
 
     @property
     def name(self) -> str:

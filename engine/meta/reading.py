@@ -103,6 +103,11 @@ class Block:
     looks: int = 1
 
 
+def slice_rows(reads: Reads, values: NDArray[np.float32]) -> Any:
+    """What a model gets of slices [n, length]: their statistics or themselves."""
+    return value_statistics(values) if reads == "statistics" else ArraySource(values)
+
+
 class Reading:
     """Items, and what models read of them; a table is computed once, when it is first asked for.
 
@@ -163,14 +168,11 @@ class Reading:
                 yield Block(X=self._setup[target][chosen])
             case "statistics" if self.what.length is None:
                 yield Block(X=self.statistics.values[chosen])
-            case "statistics":
-                for values, looks in self._even_slices(chosen):
-                    yield Block(X=value_statistics(values), looks=looks)
             case "values":
                 yield Block(X=self.values[chosen])
-            case "slices":
+            case "statistics" | "slices":
                 for values, looks in self._even_slices(chosen):
-                    yield Block(X=ArraySource(values), looks=looks)
+                    yield Block(X=slice_rows(reads, values), looks=looks)
             case "networks":
                 if str(self.what) != "all":
                     raise UsageError("it reads whole networks: leave --slice out")

@@ -64,7 +64,8 @@ def test_what_is_planted_is_found_in_its_layer_and_nowhere_else(make_zoo, tmp_pa
     assert {fit.seed for fit in study.fits} == {0, 1}
 
 
-def test_a_map_shows_where_and_when(make_zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["light-cnn", "statistics-boost"])
+def test_a_map_shows_where_and_when(model: str, make_zoo, tmp_path: Path) -> None:
     def late(weights, layout, optimizer, rate, snapshot, rng) -> None:
         if snapshot == 2:
             start, stop = layout.part("fc1.weight")
@@ -74,7 +75,7 @@ def test_a_map_shows_where_and_when(make_zoo, tmp_path: Path) -> None:
         make_zoo(late),
         tmp_path,
         what=SliceSpec(part="all", length=60),
-        models=("light-cnn",),
+        models=(model,),
         snapshots="-2:",
         maps=True,
     )
@@ -220,7 +221,15 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
         ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
-        ({"models": ("light-cnn",), "maps": True}, "a map needs slices at several places"),
+        ({"models": ("light-cnn",), "maps": True}, "--maps needs slices at several places: give --slice a length"),
+        (
+            {"models": ("light-cnn",), "maps": True, "what": SliceSpec(part="all", length=719)},
+            "--maps needs slices at several places: shorter ones than all:719",
+        ),
+        (
+            {"models": ("setup",), "maps": True, "what": SliceSpec(part="all", length=60)},
+            "--maps needs a model that can be mapped: statistics-boost, light-cnn, dmc",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
