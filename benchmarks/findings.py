@@ -1,11 +1,11 @@
 """The main findings once more, from nothing, on smaller populations: do they hold?
 
-    python benchmarks/findings.py --out findings [--models 300] [--datasets mnist,fashion-mnist]
+    python benchmarks/findings.py --out findings [--models 200] [--datasets mnist,fashion-mnist]
 
 (also ``make results``). Generates two populations of ``nws-fixed`` that differ in their seed, and one of
 ``nws-main``; asks what can be read from their weights, once with shuffled answers; trains twenty members again
 in plain PyTorch. Every command is printed. At the end each finding is checked against what was measured here; one
-that does not hold is marked, and then the exit code is 1. About a quarter of an hour on two cores.
+that does not hold is marked, and then the exit code is 1. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Finding:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("findings"), help="a folder for the zoos")
-    parser.add_argument("--models", type=int, default=300, help="networks of each population")
+    parser.add_argument("--models", type=int, default=200, help="networks of each population")
     parser.add_argument("--datasets", default=IMAGE_SETS, help="image sets, two at least")
     parser.add_argument("--data-dir", help="a folder with image sets")
     options = parser.parse_args()
