@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,8 @@ Float64 = NDArray[np.float64]
 
 # Read at a time when slices are judged.
 _BLOCK_VALUES = 2**24
+# Of statistics of slices, for the next models and targets.
+_MOST_KEPT_BYTES = 2**28
 # Of slices, where a whole part is asked for, but is not of one size: as in the study, or less.
 _MOST_VALUES = 5000
 NORMALIZING = ("none", "slice", "layer", "position")
@@ -135,6 +137,7 @@ class Reading:
         self._normalize: Normalizing = normalize
         self._seed = seed
         self._setup: dict[str, Float64] = {}
+        self._tables: dict[tuple[str, bytes], Float64] = {}
 
     def training(self, reads: Reads, chosen: Indices, target: str) -> tuple[Any, int]:
         """What a model is fitted to.
@@ -153,7 +156,7 @@ class Reading:
         if reads == "slices":
             return self.slices.only(chosen), 1
         if reads == "statistics" and self.what.length is not None:
-            return self._statistics_of_random_slices(chosen), TRAINING_SLICES
+            return self._kept("random", chosen, self._statistics_of_random_slices), TRAINING_SLICES
         block = next(self.tested(reads, chosen, target))
         return block.X, block.looks
 
@@ -170,7 +173,10 @@ class Reading:
                 yield Block(X=self.statistics.values[chosen])
             case "values":
                 yield Block(X=self.values[chosen])
-            case "statistics" | "slices":
+            case "statistics":
+                even = self._kept("even", chosen, self._statistics_of_even_slices)
+                yield Block(X=even, looks=len(even) // len(chosen))
+            case "slices":
                 for values, looks in self._even_slices(chosen):
                     yield Block(X=slice_rows(reads, values), looks=looks)
             case "networks":
@@ -234,6 +240,20 @@ class Reading:
             # What is permuted stands in no file.
             resident=isinstance(self.items, PermutedItems),
         )
+
+    def _kept(self, name: str, chosen: Indices, make: Callable[[Indices], Float64]) -> Float64:
+        """A table about some items; kept for other models and targets, if it is not too large."""
+        key = name, chosen.tobytes()
+        if key in self._tables:
+            return self._tables[key]
+        table = make(chosen)
+        if sum(kept.nbytes for kept in self._tables.values()) + table.nbytes <= _MOST_KEPT_BYTES:
+            self._tables[key] = table
+        return table
+
+    def _statistics_of_even_slices(self, chosen: Indices) -> Float64:
+        """[n x looks, statistics], one item after the other."""
+        return np.concatenate([value_statistics(values) for values, _ in self._even_slices(chosen)])
 
     def _statistics_of_random_slices(self, chosen: Indices) -> Float64:
         """[n x TRAINING_SLICES, statistics], one item after the other."""
