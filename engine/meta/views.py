@@ -68,6 +68,8 @@ def grouped(answers: Answers, columns: dict[str, NDArray[np.str_]], *, model: st
     """
     chosen, predictions = answers
     for view, groups in columns.items():
+        if (view, predictions.target.name) == ("progress", "epoch"):
+            continue  # within a tenth of training nearly all epochs are the same
         found = groups[chosen]
         for group in np.unique(found):
             here = predictions.only(found == group)
