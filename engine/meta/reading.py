@@ -19,6 +19,7 @@ from ..zoo.tables import numbers
 from .features import setup_features
 from .models import Reads
 from .models.source import ArraySource
+from .neurons import neuron_statistics
 from .permuted import PermutedItems
 from .statistics import Statistics, part_statistics, value_statistics
 
@@ -171,6 +172,10 @@ class Reading:
                 yield Block(X=self._setup[target][chosen])
             case "statistics" if self.what.length is None:
                 yield Block(X=self.statistics.values[chosen])
+            case "neurons":
+                self._check_whole()
+                both = self.statistics.values, self.neurons.values
+                yield Block(X=np.hstack([table[chosen] for table in both]))
             case "values":
                 yield Block(X=self.values[chosen])
             case "statistics":
@@ -180,8 +185,7 @@ class Reading:
                 for values, looks in self._even_slices(chosen):
                     yield Block(X=slice_rows(reads, values), looks=looks)
             case "networks":
-                if str(self.what) != "all":
-                    raise UsageError("it reads whole networks: leave --slice out")
+                self._check_whole()
                 yield Block(X=self.items.only(chosen))
 
     def looks(self, reads: Reads) -> int:
@@ -202,6 +206,11 @@ class Reading:
     def statistics(self) -> Statistics:
         """Statistics of each tensor of the part."""
         return part_statistics(self.items, self.what.part, statistics=self._with_moving_averages)
+
+    @cached_property
+    def neurons(self) -> Statistics:
+        """Statistics of the neurons of whole networks."""
+        return neuron_statistics(self.items)
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -228,6 +237,10 @@ class Reading:
         runs = [layout.runs(self.what.part, statistics=self._with_moving_averages) for layout in layouts]
         sizes = {sum(stop - start for start, stop, _ in found) for found in runs}
         return self._dataset(None if len(sizes) == 1 else min(_MOST_VALUES, *sizes))
+
+    def _check_whole(self) -> None:
+        if str(self.what) != "all":
+            raise UsageError("it reads whole networks: leave --slice out")
 
     def _dataset(self, length: int | None) -> SliceDataset:
         return SliceDataset(

@@ -219,6 +219,12 @@ SPECS = (
         make=_mlp,
     ),
     ModelSpec(
+        name="neurons-boost",
+        title="gradient boosting on statistics of each tensor and of the neurons between them",
+        reads="neurons",
+        make=_boost_on_statistics,
+    ),
+    ModelSpec(
         name="values-linear",
         title="logistic or ridge regression on the weights themselves",
         reads="values",

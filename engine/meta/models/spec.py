@@ -12,10 +12,11 @@ from ..targets import Kind
 #   nothing     [N, 0], for baselines that look at the answers only
 #   setup       a table [N, features] of what is known of each member, without its weights; see `features.py`
 #   statistics  [N, features] float64, statistics of the part; see `statistics.py`
+#   neurons     a table [N, features] float64, those of the whole network and of its neurons; see `neurons.py`
 #   values      [N, length] float32, the whole part, where all networks have the same architecture
 #   slices      a `SliceDataset`, which draws other places in every epoch
 #   networks    `Items`: whole networks of any architecture
-Reads = Literal["nothing", "setup", "statistics", "values", "slices", "networks"]
+Reads = Literal["nothing", "setup", "statistics", "neurons", "values", "slices", "networks"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -221,6 +221,7 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
         ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
+        ({"models": ("neurons-boost",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
         ({"models": ("light-cnn",), "maps": True}, "--maps needs slices at several places: give --slice a length"),
         (
             {"models": ("light-cnn",), "maps": True, "what": SliceSpec(part="all", length=719)},
