@@ -21,8 +21,10 @@ from .statistics import Statistics
 Float64 = NDArray[np.float64]
 
 QUANTILES = (0, 25, 50, 75, 100)
+SPREAD = (0, 25, 75, 100)
 # For each hidden layer; in and out are the norms of what leads to and from a neuron, log their logarithms, sum the
-# sum of what leads there, bias the neuron's. ``a~b`` is the correlation of a and b over the neurons.
+# sum of what leads there, bias the neuron's. ``a~b`` is the correlation of a and b over the neurons; quantiles of
+# out are fractions of its median.
 OF_NEURONS = (
     "log_in~log_out",
     "sum_in~sum_out",
@@ -37,6 +39,7 @@ OF_NEURONS = (
     "balance.deviation",
     "direction.mean",
     "direction.deviation",
+    *(f"out.p{quantile}" for quantile in SPREAD),
 )
 _TINY = 1e-30
 # Networks that are worked on at a time.
@@ -100,6 +103,7 @@ def _of_layer(weights: Float64, one: Connection, after: Connection) -> Float64:
             balance.std(axis=1),
             direction.mean(axis=1),
             direction.std(axis=1),
+            *(np.percentile(norm_out, SPREAD, axis=1) / np.maximum(np.median(norm_out, axis=1), _TINY)),
         ]
     )
 

@@ -32,6 +32,7 @@ def test_they_are_what_loops_say(layout: Layout) -> None:
         into, out = np.array(norms).T
         assert statistics["log_ratio.p50"] == pytest.approx(np.median(np.log(into / out)))
         assert statistics["balance.mean"] == pytest.approx((into**2 - out**2).mean())
+        assert statistics["out.p100"] == pytest.approx(out.max() / np.median(out))
         if one.outputs == 1:  # one neuron varies in nothing
             assert statistics["log_in~log_out"] == 0
             continue
