@@ -18,6 +18,8 @@ from wse.cli.bench import _print_result
 from wse.cli.main import main
 from wse.engine.bench import Card, Entry, Result
 
+from .process import wse
+
 TINY = ["--set", "width_conv=2", "--set", "images_per_epoch=96", "--batch", "48", "--threads", "2"]
 QUICK = ["--seconds", "0.2", "--rounds", "2", "--contenders", "reference,pytorch-nx1,vmap"]
 
@@ -43,16 +45,6 @@ if __name__ == "__main__":
     sites.contenders = entrants
     main()
 """
-
-
-def wse(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wse.cli", *map(str, arguments)],
-        cwd=folder,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
 
 
 def alive_in_group(group: int) -> list[str]:
