@@ -1,7 +1,7 @@
 # make demo   a small real zoo, from nothing
 # make test   all tests
 # make check  formatting, lint, types and tests
-# make results  the main findings once more on smaller populations, about ten minutes
+# make results  the main findings once more on smaller populations, under twenty minutes
 # make gpu-check  compiles every form of the GPU kernels, without a GPU
 
 PYTHON ?= python3

@@ -5,7 +5,7 @@
 (also ``make results``). Generates two populations of ``nws-fixed`` that differ in their seed, and one of
 ``nws-main``; asks what can be read from their weights, once with shuffled answers; trains twenty members again
 in plain PyTorch. Every command is printed. At the end each finding is checked against what was measured here; one
-that does not hold is marked, and then the exit code is 1. About ten minutes on two cores.
+that does not hold is marked, and then the exit code is 1. Under twenty minutes on two cores.
 """
 
 from __future__ import annotations

@@ -71,15 +71,17 @@ def logged(folder: Path) -> Iterator[dict[str, Any]]:
 def sittings(folder: Path) -> list[Timing]:
     """When each sitting of a run began and ended, and its seconds by stage; of a killed one only the total."""
     found: list[Timing] = []
+    over = True
     for event in logged(folder):
         now = event["time"]
         if event["event"] == "start":
-            found.append(Timing(started=now, finished=now, seconds={}))
-        elif found:
+            found.append(Timing(started=now, finished=now, seconds={"total": 0.0}))
+            over = False
+        elif not over:  # what comes after its end, a repair for instance, is no part of a sitting
             started = found[-1].started
-            told = event.get("seconds") if event["event"] in ("stop", "end") else None
+            over = event["event"] in ("stop", "end") and isinstance(event.get("seconds"), dict)
             took = _moment(event) - _moment({"time": started})
-            seconds = told if isinstance(told, dict) else {"total": took}
+            seconds = event["seconds"] if over else {"total": took}
             found[-1] = Timing(started=started, finished=now, seconds=seconds)
     return found
 

@@ -26,6 +26,7 @@ def test_sittings_that_stopped_were_killed_and_ended(tmp_path: Path) -> None:
         event(0, "start"), event(3, "member", id=0), event(5, "stop", seconds=stages),
         event(10, "start"), event(12, "member", id=1), event(13, "member", id=2),
         event(20, "start"), event(26, "end", seconds={"total": 6.0, "training": 11.0, "workers": 2.0}),
+        event(50, "repair", done="tables"),
     )  # fmt: skip
     stopped, killed, ended = sittings(folder)
     assert stopped.seconds == stages
