@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from wse.engine.data.search import cache_folder
 from wse.engine.space import Space
 from wse.engine.train import Context, Split
 
-# Without a GPU, Triton's kernels run in its interpreter, and what imports triton first settles that. Its matrix
-# product of bfloat16 is silently wrong there: what is tested in it is float32.
+# Without a GPU, Triton's kernels run in its interpreter, and what imports triton first settles that.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    if os.environ["TRITON_INTERPRET"] == "1" and find_spec("triton"):
+        from .interpreter import make_strict
+
+        make_strict()
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it has been so far; left unset, a compilation warns
 
 # The same examples in every run, and no clock: machines are shared.

@@ -203,8 +203,8 @@ class Tables:
 
     def tick_on(self) -> None:
         """Go on to the next step, on the device."""
-        self.addresses[:, ADDRESS_COLUMNS - 1] += self.batches
-        self.tick += 1
+        self.addresses[:, ADDRESS_COLUMNS - 1].add_(self.batches)  # `+=` would write the column back once more
+        self.tick.add_(1)
 
 
 def address(member: Member, epoch: int, place: int) -> tuple[int, int, int, int]:

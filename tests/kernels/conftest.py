@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 PACKS = (1, 7, 64, 1024)
 """Members of a pack of a real size."""
+
+
+ROUNDED = 2**-8
+"""What rounding to the 8 digits of bfloat16 may change a value by, of itself: half of the last."""
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """What values are stored in."""
+    made: torch.dtype = request.param
+    return made
 
 
 @pytest.fixture(params=PACKS)

@@ -1,6 +1,6 @@
 """The CUDA backend against the reference in float64: packs of members that differ in all but their architecture.
 
-Without a GPU the kernels run in Triton's interpreter, in float32.
+Without a GPU the kernels run in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.nets.families import FAMILIES
@@ -64,8 +65,8 @@ def weights_of(architecture, member: int):
     return weights
 
 
-def packed(device, architecture, rows, context, evaluation_images=12):
-    backend = CudaBackend("fp32", device=device, evaluation_images=evaluation_images)
+def packed(device, architecture, rows, context, evaluation_images=12, precision="fp32"):
+    backend = CudaBackend(precision, device=device, evaluation_images=evaluation_images)
     return backend.open(architecture, rows, context)
 
 
@@ -110,6 +111,20 @@ def test_members_of_a_pack_are_the_references(device, tiny_space, context):
     compare(device, architecture_of(), members, context)
 
 
+def test_members_of_a_pack_in_bfloat16(device, tiny_space, context):
+    """Away from float64 by what 8 digits do, which is far more than 24, and far less than what is learnt."""
+    architecture, members = architecture_of(), members_of(tiny_space, images_per_epoch=5)
+    pack = packed(device, architecture, len(members), context, precision="bf16")
+    weights, ends = trained(pack, architecture, members, 1)
+    for row, member in enumerate(members):
+        exact, exact_ends = alone(ReferenceBackend(torch.float64), architecture, member, context, 1)
+        single, _ = alone(ReferenceBackend(), architecture, member, context, 1)
+        assert ends[row][0].loss == pytest.approx(exact_ends[0].loss, rel=0.01)
+        start = weights_of(architecture, member.id)
+        change, error, least = (np.linalg.norm(other - exact) for other in (start, weights[row], single))
+        assert 100 * least < error < 0.2 * change, (member.setup, error / change, least / change)
+
+
 def test_two_epochs_of_several_steps(device, tiny_space, context):
     """With a rate that changes at each step, several of which are taken at a time."""
     members = members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=8, learning_rate_schedule="cosine")
@@ -132,6 +147,52 @@ def test_other_architectures(device, tiny_space, context, family, changes):
     ]
     members = members_of(tiny_space, differences, images_per_epoch=3)
     compare(device, architecture_of(family, **changes), members, context)
+
+
+class Operations(TorchDispatchMode):
+    """Keeps the names of what PyTorch does."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there a step is captured, which refuses by itself")
+@pytest.mark.parametrize("family", ["nws", "small-cnn"])
+def test_a_step_can_be_captured(tiny_space, context, family, monkeypatch):
+    """Besides launches it takes memory, fills some and counts: nothing that waits, and nothing from the host."""
+    from triton.runtime import interpreter
+
+    architecture = architecture_of(family)
+    pack = packed("cpu", architecture, 2, context)
+    for row, member in enumerate(members_of(tiny_space, DIFFERENCES[:2], images_per_epoch=5)):
+        pack.place(row, member, weights_of(architecture, member.id))
+    pack.advance()
+    launches = []
+    monkeypatch.setattr(
+        interpreter.GridExecutor, "__call__", lambda self, *_, **__: launches.append(self.fn.__name__)
+    )
+    with Operations() as done:
+        pack._step._launch()
+    assert len(launches) > 10
+    views = {
+        "alias",
+        "as_strided",
+        "detach",
+        "expand",
+        "select",
+        "slice",
+        "t",
+        "unsqueeze",
+        "view",
+        "_unsafe_view",
+    }
+    memory = {"empty", "empty_like", "empty_strided", "new_empty", "fill_", "zero_", "zeros_like"}
+    assert done.names - views - memory <= {"add_"}, "a step must be launches alone"
 
 
 def test_rows_that_fit_a_memory():

@@ -15,6 +15,8 @@ from wse.kernels.inputs import augment, gather
 from wse.kernels.inputs.triton import input_tiles
 from wse.kernels.packs import Pack
 
+from ..conftest import ROUNDED
+
 ADDRESSES = [(2**63 + 5, 3, 2, 0), (7, 2**31 + 1, 2**32 - 1, 5), (1, 0, 1, 1)]
 OFFSETS = [0, 2, 5, 6]
 SEES = [
@@ -35,11 +37,23 @@ def make_images(kind, shape=(32, 32)):
     return ((blurred - blurred.min()) / np.ptp(blurred) * 255).astype(np.uint8)
 
 
-def run(device, images, *, augments, margin=1, grey=False, low=0.0, high=1.0, channels=4, indices=None):
+def run(
+    device,
+    images,
+    *,
+    augments,
+    margin=1,
+    grey=False,
+    low=0.0,
+    high=1.0,
+    channels=4,
+    indices=None,
+    dtype=torch.float32,
+):
     """[R, H, W, channels] inside the margins, which must stay as they were."""
     indices = np.array([8, 0, 3, 3, 1, 5]) if indices is None else indices
     H, W = images.shape[1:3]
-    values = torch.full((OFFSETS[-1] + 1, H, W + 2 * margin, channels), torch.nan, device=device)
+    values = torch.full((OFFSETS[-1] + 1, H, W + 2 * margin, channels), torch.nan, dtype=dtype, device=device)
     signed = [
         (seed - 2**64 if seed >= 2**63 else seed, member, epoch, batch * (OFFSETS[row + 1] - OFFSETS[row]))
         for row, (seed, member, epoch, batch) in enumerate(ADDRESSES)
@@ -80,13 +94,14 @@ def reference(images, indices, *, augments, grey=False, low=0.0, high=1.0):
 
 @pytest.mark.parametrize("margin", [0, 1, 3])
 @pytest.mark.parametrize(("grey", "low", "high", "channels"), SEES)
-def test_plain_images(device, grey, low, high, channels, margin):
+def test_plain_images(device, grey, low, high, channels, margin, dtype):
     images = make_images("noise")
     see = {"grey": grey, "low": low, "high": high}
-    got, indices = run(device, images, augments=[0, 0, 0], margin=margin, channels=channels, **see)
+    got, indices = run(device, images, augments=[0, 0, 0], margin=margin, channels=channels, dtype=dtype, **see)
     real = 1 if grey else 3
     expected = reference(images, indices, augments=[0, 0, 0], **see)
-    torch.testing.assert_close(got[..., :real], expected, rtol=0, atol=5e-7)
+    rounded = ROUNDED if dtype == torch.bfloat16 else 0.0
+    torch.testing.assert_close(got[..., :real].float(), expected, rtol=rounded, atol=5e-7)
     assert (got[..., real:] == 0).all()
 
 
