@@ -41,7 +41,8 @@ def generate(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the arithmetic on a GPU: bf16 (the default there) or fp32.")
+        str | None,
+        typer.Option(help="Of the arithmetic: bf16 (the default on a GPU; not with --device cpu) or fp32."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Networks trained at a time, by each process; as many as cores.")

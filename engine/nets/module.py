@@ -53,7 +53,8 @@ class Network(nn.Module):
         self.activation = activation
         self.dropout_function: DropoutFunction | None = None
         # No lambdas: a network can be copied and pickled, and the copy's steps are its own.
-        self._steps: list[Callable[[Tensor], Tensor]] = [partial(_see, wanted=architecture.input)]
+        self._steps: list[Callable[[Tensor], Tensor]] = []
+        self._add(architecture.input, partial(_see, wanted=architecture.input))
         self._build()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -74,17 +75,21 @@ class Network(nn.Module):
                     counts[kind] += 1
                     owner = _Convolution(layer, shape) if isinstance(layer, Conv) else _linear(layer, shape)
                     self.add_module(f"{kind}{counts[kind]}", owner)
-                    self._steps.append(owner)
+                    self._add(layer, owner)
                 case BatchNorm():
                     norm = _BatchNorm(shape[-1])
                     owner.add_module("bn", norm)
-                    self._steps.append(norm)
+                    self._add(layer, norm)
                 case Dropout():
                     index = counts["dropout"]
                     counts["dropout"] += 1
-                    self._steps.append(partial(self._drop, index))
+                    self._add(layer, partial(self._drop, index))
                 case _:
-                    self._steps.append(self._function(layer))
+                    self._add(layer, self._function(layer))
+
+    def _add(self, layer: Layer | Input, step: Callable[[Tensor], Tensor]) -> None:
+        """What the layer does comes next."""
+        self._steps.append(step)
 
     def _function(self, layer: Layer) -> Callable[[Tensor], Tensor]:
         match layer:

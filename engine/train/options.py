@@ -34,7 +34,7 @@ class Options:
         dtype: of the stored weights.
         faithful: also measure snapshots as the original study did.
         device: which backend trains: auto, cuda, cpu or reference.
-        precision: of the arithmetic on a GPU, bf16 or fp32; None: bf16 there, fp32 elsewhere.
+        precision: of the arithmetic, bf16 (not by the CPU backend) or fp32; None: bf16 on a GPU, fp32 elsewhere.
         threads: packs trained at the same time; None: one for each core.
         rows: members that train side by side in a pack; None: what suits the backend.
         checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
@@ -214,10 +214,13 @@ def backend_for(
         from .cuda import CudaBackend
 
         return CudaBackend("fp32" if precision == "fp32" else "bf16")
-    if precision == "bf16":
-        raise UsageError("--precision bf16 needs --device cuda and an NVIDIA GPU: other devices compute in fp32")
     if device == "reference":
-        return ReferenceBackend()
+        return ReferenceBackend(rounded=precision == "bf16")
+    if precision == "bf16":
+        raise UsageError(
+            "--precision bf16 needs --device cuda and an NVIDIA GPU, or --device reference, which rounds alike: "
+            "the CPU backend computes in fp32"
+        )
     from .cpu import CpuBackend  # numba takes a while to import
 
     return CpuBackend(tell) if tell else CpuBackend()

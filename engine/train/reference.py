@@ -16,7 +16,8 @@ from wse.kernels.optim import add_l2, decay, initial_state, step
 from wse.kernels.philox import keep_mask, keep_probability
 
 from ..nets import Architecture, Layout
-from ..nets.module import Network, build
+from ..nets.module import Network
+from ..nets.rounded import RoundedNetwork
 from ..space import Member
 from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
 from .schedule import learning_rate, steps_per_epoch
@@ -30,6 +31,7 @@ class ReferenceBackend:
 
     Args:
         dtype: float32, or float64 to judge other backends by.
+        rounded: whether values between layers are bfloat16 wherever the CUDA backend stores them so.
     """
 
     name = "reference"
@@ -37,9 +39,10 @@ class ReferenceBackend:
     workers: int | None = None
     members_per_pack: int | None = 1
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, *, rounded: bool = False) -> None:
         self._dtype = dtype
-        self.precision = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
+        self._kind = RoundedNetwork if rounded else Network
+        self.precision = "bf16" if rounded else {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
 
     def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
         """One: rows take turns, so more of them gain nothing."""
@@ -48,7 +51,7 @@ class ReferenceBackend:
     def open(self, architecture: Architecture, rows: int, context: Context) -> ReferencePack:
         """A pack whose rows take turns, an epoch each."""
         torch.set_num_threads(1)  # more threads change the order of sums, and gain little on nets this small
-        return ReferencePack(architecture, rows, context, self._dtype)
+        return ReferencePack(architecture, rows, context, self._dtype, self._kind)
 
 
 class ReferencePack:
@@ -59,19 +62,25 @@ class ReferencePack:
         rows: how many members it can hold.
         context: what the run shares.
         dtype: of all arithmetic.
+        kind: of network.
     """
 
     def __init__(
-        self, architecture: Architecture, rows: int, context: Context, dtype: torch.dtype = torch.float32
+        self,
+        architecture: Architecture,
+        rows: int,
+        context: Context,
+        dtype: torch.dtype = torch.float32,
+        kind: type[Network] = Network,
     ) -> None:
         self._layout = Layout(architecture)
-        self._context, self._dtype = context, dtype
+        self._context, self._dtype, self._kind = context, dtype, kind
         self._rows: list[_Training | None] = [None] * rows
         self._turn = 0
 
     def place(self, row: int, member: Member, weights: Weights) -> None:
         """Put a member at the start of its training into a free row."""
-        self._rows[row] = _Training(self._layout, self._context, member, weights, self._dtype)
+        self._rows[row] = _Training(self._layout, self._context, member, weights, self._dtype, self._kind)
 
     def state(self, row: int) -> RowState:
         """Where the member of a row is."""
@@ -79,7 +88,7 @@ class ReferencePack:
 
     def restore(self, row: int, member: Member, state: RowState) -> None:
         """Put a member into a free row where it was when ``state`` was taken."""
-        training = _Training(self._layout, self._context, member, state.weights, self._dtype)
+        training = _Training(self._layout, self._context, member, state.weights, self._dtype, self._kind)
         training.restore(state)
         self._rows[row] = training
 
@@ -103,7 +112,7 @@ class ReferencePack:
 
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, one request after the other."""
-        return [_evaluate(self._layout, self._context, request, self._dtype) for request in requests]
+        return [_evaluate(self._layout, self._context, request, self._dtype, self._kind) for request in requests]
 
     def _training(self, row: int) -> _Training:
         training = self._rows[row]
@@ -122,6 +131,7 @@ class _Training:
         member: Member,
         weights: npt.NDArray[np.floating],
         dtype: torch.dtype,
+        kind: type[Network],
     ) -> None:
         setup, settings = member.setup, context.settings
         self._member, self._context = member, context
@@ -129,7 +139,7 @@ class _Training:
         self.weights = torch.from_numpy(weights).to(dtype, copy=True)
         self._gradient = torch.zeros_like(self.weights)
         self._state = initial_state(self.weights, setup.optimizer, settings.optimizer_form)
-        self._network = build(layout.architecture, setup.activation).train()
+        self._network = kind(layout.architecture, setup.activation).train()
         bind(self._network, layout, self.weights, self._gradient)
         specs = layout.tensors.values()
         self._is_weight = _mask(layout, [spec.kind == "weight" for spec in specs])
@@ -253,10 +263,12 @@ def _mask(layout: Layout, flags: list[bool]) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(layout: Layout, context: Context, request: EvaluationRequest, dtype: torch.dtype) -> Evaluation:
+def _evaluate(
+    layout: Layout, context: Context, request: EvaluationRequest, dtype: torch.dtype, kind: type[Network]
+) -> Evaluation:
     member = request.member
     split = context.splits[member.setup.dataset]
-    network = build(layout.architecture, member.setup.activation)
+    network = kind(layout.architecture, member.setup.activation)
     bind(network, layout, torch.from_numpy(request.weights).to(dtype, copy=True))
     network.train(request.faithful)  # batch statistics; without a dropout function nothing is dropped
     images, indices = split.evaluated(member, request.part, context.settings)

@@ -1,6 +1,6 @@
 """Whole runs by the CUDA backend: rows refilled from one pack of an architecture, and what a user can do wrong.
 
-Without a GPU the kernels run in Triton's interpreter, in float32.
+Without a GPU the kernels run in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ def test_without_a_gpu_the_errors_say_so():
         backend_for("cuda")
     with pytest.raises(UsageError, match="--precision bf16 needs"):
         backend_for("auto", precision="bf16")
+    with pytest.raises(UsageError, match="or --device reference, which rounds alike"):
+        backend_for("cpu", precision="bf16")
+    assert backend_for("reference", precision="bf16").precision == "bf16"
     assert backend_for("auto").name == "cpu"
     assert backend_for("auto", precision="fp32").name == "cpu"
 
