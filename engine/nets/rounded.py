@@ -1,7 +1,7 @@
 """A network whose values are bfloat16 wherever the CUDA backend stores them; sums stay in the network's own dtype.
 
-Stored are the images as the network sees them, what a product makes, what comes out of normalisation, activation and
-pooling together, and what dropout and the mean over pixels make; of each also its gradient. Products are of
+Stored are the images as the network sees them, what a product makes, what comes out of normalisation, activation
+and pooling together, and what dropout and the mean over pixels make; of each also its gradient. Products are of
 weights that are rounded too, but for biases; what is learnt is not.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .architecture import Conv, Dropout, GlobalAveragePool, Input, Layer, Linear
 from .module import Network
@@ -24,7 +24,6 @@ class RoundedNetwork(Network):
     def _add(self, layer: Layer | Input, step: Callable[[Tensor], Tensor]) -> None:
         match layer:
             case Conv() | Linear():
-                assert isinstance(step, nn.Module)
                 super()._add(layer, partial(_stored, step=partial(_multiplied, layer=step)))
             case Dropout() | GlobalAveragePool():
                 super()._add(layer, partial(_stored, step=step))
@@ -44,7 +43,7 @@ def _stored(values: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
     return made
 
 
-def _multiplied(values: Tensor, layer: nn.Module) -> Tensor:
+def _multiplied(values: Tensor, layer: Any) -> Tensor:
     weight: Tensor = _Rounded.apply(layer.weight)  # type: ignore[no-untyped-call]
     made: Tensor = torch.func.functional_call(layer, {"weight": weight}, (values,))
     return made
@@ -58,11 +57,11 @@ class _Rounded(torch.autograd.Function):
     """Rounds on the way forward; the gradient passes."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         return _round(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -70,5 +69,5 @@ class _Stored(_Rounded):
     """Rounds the gradient as well."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _round(gradient)
