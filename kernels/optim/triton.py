@@ -49,10 +49,10 @@ def step_kernel(
     BLOCK: tl.constexpr,
 ):
     """A block of one member's values."""
-    member = tl.program_id(1)
+    member = tl.program_id(0)
     if tl.load(live_ptr + member) == 0:
         return
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    places = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = places < n_trained
     at = member.to(tl.int64) * D + places
     kind = tl.load(kinds_ptr + member)
@@ -121,7 +121,7 @@ def optimizer_step(
         n_trained: values from n_trained on are left alone.
     """
     P, D = weights.shape
-    step_kernel[(triton.cdiv(n_trained, _BLOCK), P)](
+    step_kernel[(P, triton.cdiv(n_trained, _BLOCK))](  # members first: no other dimension may exceed 65,535
         weights,
         gradient,
         state[0],
