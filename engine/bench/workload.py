@@ -155,7 +155,12 @@ class Workload:
             name: Split.make(load(name, data_dir=spec.data_dir), seed=_SEED, settings=space.settings)
             for name in {member.setup.dataset for member in sampled}
         }
-        self.context = Context(settings=space.settings, splits=splits, should_stop=lambda: False)
+        self.context = Context(
+            settings=space.settings,
+            splits=splits,
+            should_stop=lambda: False,
+            activations=space.choices("activation"),
+        )
         noise = {name: _noise_like(split) for name, split in splits.items()}
         self.checking = dataclasses.replace(self.context, splits=noise)
         self.members = [self._with_whole_batches(member) for member in sampled]

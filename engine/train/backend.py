@@ -6,7 +6,7 @@ once and knows nothing of how a pack computes. A pack may hold one member or tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import WseError
-from ..nets import Architecture
+from ..nets import ACTIVATIONS, Architecture
 from ..space import Member, Settings
 from .split import Part, Split
 
@@ -37,11 +37,13 @@ class Context:
         settings: the space's settings.
         splits: image set name -> its split.
         should_stop: asked often; True when the run is to end, and the pack raises ``Interrupted``.
+        activations: that members of the population may have.
     """
 
     settings: Settings
     splits: Mapping[str, Split]
     should_stop: Callable[[], bool]
+    activations: Collection[str] = ACTIVATIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -286,6 +286,7 @@ class CudaPack:
                 state=self._state,
                 tables=self._tables,
                 resident=self._resident,
+                gelu="gelu" in self._context.activations,
             )
             self._changed = True
         if self._changed:

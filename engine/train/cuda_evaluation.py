@@ -162,6 +162,7 @@ class Evaluator:
             scales=torch.ones(len(jobs), device=device),
             drops=False,
             batch_statistics=is_faithful,
+            gelu="gelu" in self._context.activations,
         )
 
     def _batches(self, jobs: list[_Job]) -> Iterator[tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]]:

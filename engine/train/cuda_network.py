@@ -49,6 +49,7 @@ class Scene:
         scales: what kept values are multiplied by, float32 [P].
         drops: whether units are dropped.
         batch_statistics: whether to normalise by the batch's statistics, and let the moving averages follow.
+        gelu: whether a member may have GELU, now or later in the run.
     """
 
     pack: Pack
@@ -60,6 +61,7 @@ class Scene:
     scales: Tensor
     drops: bool
     batch_statistics: bool
+    gelu: bool
 
 
 class Network:
@@ -161,6 +163,7 @@ class _Pass:
             beta=scene.weights.get(f"{name}.bn.beta"),
             pool=block.pool,
             activation_first=block.activation_first,
+            gelu=scene.gelu,
         )
         self._drop(scene, self.kept)
 
@@ -180,6 +183,7 @@ class _Pass:
             dbeta=scene.gradient.get(f"{name}.bn.beta"),
             pool=block.pool,
             activation_first=block.activation_first,
+            gelu=scene.gelu,
         )
 
     def _drop(self, scene: Scene, values: Tensor) -> None:
@@ -286,7 +290,9 @@ class _LinearPass(_Pass):
         statistics = None
         if block.norm and scene.batch_statistics:
             codes = scene.codes if block.activation_first else torch.zeros_like(scene.codes)  # identity
-            moments = activated_moments(self.y, channels=block.made[0], codes=codes, pack=scene.pack)
+            moments = activated_moments(
+                self.y, channels=block.made[0], codes=codes, pack=scene.pack, gelu=scene.gelu
+            )
             statistics = batch_statistics(moments, *self._moving(scene))
         elif block.norm:
             statistics = moving_statistics(*self._moving(scene))

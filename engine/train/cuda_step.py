@@ -36,6 +36,7 @@ class Step:
         state: of the optimizers, float32 [2, P, D].
         tables: hyper-parameters and counters.
         resident: the image sets.
+        gelu: whether a member may have GELU.
 
     Attributes:
         network: the network.
@@ -53,6 +54,7 @@ class Step:
         state: Tensor,
         tables: Tables,
         resident: ResidentImages,
+        gelu: bool,
     ) -> None:
         device = arena.device
         self.network, self.pack = network, Pack(members=len(arena), images=images, device=device)
@@ -71,6 +73,7 @@ class Step:
             scales=tables.scales,
             drops=True,
             batch_statistics=True,
+            gelu=gelu,
         )
         self._graph: torch.cuda.CUDAGraph | None = None
         self._ran = False

@@ -116,14 +116,15 @@ def _measured(
     """Every snapshot of a zoo, measured again on all cores by what measured it in training."""
     manifest = zoo.manifest
     made = manifest.the_run(zoo.folder, AGAIN)
-    settings = Space.from_config(made.space).settings
+    space = Space.from_config(made.space)
     context = Context(
-        settings=settings,
+        settings=space.settings,
         splits={
-            name: Split.make(load_images(name, manifest, data_dir), seed=made.seed, settings=settings)
+            name: Split.make(load_images(name, manifest, data_dir), seed=made.seed, settings=space.settings)
             for name in manifest.image_sets
         },
         should_stop=lambda: False,
+        activations=space.choices("activation"),
     )
 
     def measure(given: tuple[Member, list[Float32]]) -> tuple[int, tuple[SnapshotRecord, ...]]:

@@ -1,7 +1,9 @@
 """Activation functions inside Triton kernels, chosen at run time by a member's code.
 
-A program sees one member, so the code is one number and the branches are uniform. NaN stays NaN, so that a
-diverged network is seen to be one. exp(z) - 1 is off by a rounding of 1, as sums with numbers near 1 are.
+A program sees one member, so the code is one number and the branches are uniform. Where no member has GELU, whose
+error functions take more code and registers than all others together, it is left out when a kernel is compiled.
+NaN stays NaN, so that a diverged network is seen to be one. exp(z) - 1 is off by a rounding of 1, as sums with
+numbers near 1 are.
 """
 
 from __future__ import annotations
@@ -41,8 +43,7 @@ def gelu(z):
 
 
 @triton.jit
-def activate(z, code):
-    """f(z), float32."""
+def _activate_others(z, code):
     if code == RELU:
         value = tl.where(z <= 0.0, 0.0, z)
     elif code == ELU:
@@ -53,16 +54,26 @@ def activate(z, code):
         value = 2.0 * _sigmoid(2.0 * z) - 1.0
     elif code == LEAKY_RELU:
         value = tl.where(z > 0.0, z, LEAKY_SLOPE * z)
-    elif code == GELU:
-        value = gelu(z)
     else:
         value = z
     return value
 
 
 @triton.jit
-def slope(z, code):
-    """f'(z), float32."""
+def activate(z, code, WITH_GELU: tl.constexpr):
+    """f(z), float32."""
+    if WITH_GELU:
+        if code == GELU:
+            value = gelu(z)
+        else:
+            value = _activate_others(z, code)
+    else:
+        value = _activate_others(z, code)
+    return value
+
+
+@triton.jit
+def _slope_of_others(z, code):
     if code == RELU:
         value = tl.where(z > 0.0, 1.0, 0.0)
     elif code == ELU:
@@ -75,8 +86,19 @@ def slope(z, code):
         value = 1.0 - height * height
     elif code == LEAKY_RELU:
         value = tl.where(z > 0.0, 1.0, LEAKY_SLOPE)
-    elif code == GELU:
-        value = _normal_distribution(z) + z * _DENSITY_AT_0 * tl.exp(-0.5 * z * z)
     else:
         value = tl.full(z.shape, 1.0, tl.float32)
+    return value
+
+
+@triton.jit
+def slope(z, code, WITH_GELU: tl.constexpr):
+    """f'(z), float32."""
+    if WITH_GELU:
+        if code == GELU:
+            value = _normal_distribution(z) + z * _DENSITY_AT_0 * tl.exp(-0.5 * z * z)
+        else:
+            value = _slope_of_others(z, code)
+    else:
+        value = _slope_of_others(z, code)
     return value

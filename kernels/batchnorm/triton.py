@@ -18,13 +18,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..activation.triton import GELU, activate, gelu
+from ..activation.triton import activate
 from ..packs import Pack
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .constants import DECAY, EPSILON
 from .moments import Moments
-from .windows import Windows, known_features, known_windows
+from .triton_windows import channels_of, largest
+from .windows import WITH_GELU, Windows, known_features, known_windows
 
 _TILES = 16  # of a member, added at a time
 
@@ -33,9 +34,10 @@ _TILES = 16  # of a member, added at a time
 def moments_kernel(
     y_ptr, code_ptr, parts_ptr, tile_ptr,
     CHANNELS: tl.constexpr, STORED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    WITH_GELU: tl.constexpr,
 ):  # fmt: skip
     """Count, mean and sum of squares about it of one tile of activated rows."""
-    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
@@ -43,7 +45,8 @@ def moments_kernel(
     row = first + tl.arange(0, ROWS)
     mask = (row < end)[:, None] & (channel < CHANNELS)[None, :]
     place = row.to(tl.int64)[:, None] * STORED + channel[None, :]
-    number = activate(tl.load(y_ptr + place, mask=mask, other=0.0).to(tl.float32), tl.load(code_ptr + member))
+    number = tl.load(y_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    number = activate(number, tl.load(code_ptr + member), WITH_GELU)
     count = (end - first).to(tl.float32)
     mean = tl.sum(tl.where(mask, number, 0.0), 0) / count
     away = tl.where(mask, number - mean[None, :], 0.0)
@@ -98,11 +101,11 @@ def statistics_kernel(
 def normalise_kernel(
     y_ptr, out_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride, beta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
-    OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
+    OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile of windows: normalised, activated and pooled, or activated and normalised."""
-    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
@@ -111,11 +114,12 @@ def normalise_kernel(
     DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
     code, there = tl.load(code_ptr + member), channel < CHANNELS
+    mean, scale, beta = 0.0, 1.0, 0.0
     if NORM:
-        mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)
-        scale = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)
-        scale *= tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)
-        beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)
+        mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
+        scale = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
+        scale *= tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)[None, :]
+        beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)[None, :]
     window = first + tl.arange(0, ROWS)
     across, line = window % ACROSS, window // ACROSS
     image, down = line // DOWN, line % DOWN
@@ -124,24 +128,18 @@ def normalise_kernel(
         live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
     mask = live[:, None] & there[None, :]
     row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-    best = tl.zeros((ROWS, BLOCK), tl.float32)
-    for place in tl.static_range(POOL * POOL):
-        at = row + (place // POOL * (WIDTH * STORED) + place % POOL * STORED)
-        z = tl.load(y_ptr + at[:, None] + channel[None, :], mask=mask, other=0.0).to(tl.float32)
-        if ACTIVATION_FIRST:
-            z = activate(z, code)
-        if NORM:
-            z = (z - mean[None, :]) * scale[None, :] + beta[None, :]
-        if POOL > 1:
-            if code == GELU:  # what comes out largest need not be what goes in largest
-                z = gelu(z)
-        best = z if place == 0 else tl.where((z > best) | (z != z), z, best)
+    at = row[:, None] + channel[None, :]
+    if POOL > 1:
+        value, _ = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
+    else:
+        value = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if ACTIVATION_FIRST:
+        value = activate(value, code, WITH_GELU)
+    if NORM:
+        value = (value - mean) * scale + beta
     if not ACTIVATION_FIRST:
-        if POOL == 1:
-            best = activate(best, code)
-        elif code != GELU:
-            best = activate(best, code)
-    made = tl.where(there[None, :], best, 0.0).to(out_ptr.dtype.element_ty)
+        value = activate(value, code, WITH_GELU)
+    made = tl.where(there[None, :], value, 0.0).to(out_ptr.dtype.element_ty)
     at = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
     tl.store(out_ptr + at[:, None] + channel[None, :], made, mask=live[:, None] & (channel < STORED)[None, :])
 
@@ -159,7 +157,7 @@ class Statistics:
     inverse_std: Tensor
 
 
-def activated_moments(y: Tensor, *, channels: int, codes: Tensor, pack: Pack) -> Moments:
+def activated_moments(y: Tensor, *, channels: int, codes: Tensor, pack: Pack, gelu: bool = True) -> Moments:
     """The moments of activated features.
 
     Args:
@@ -167,6 +165,7 @@ def activated_moments(y: Tensor, *, channels: int, codes: Tensor, pack: Pack) ->
         channels: C.
         codes: of the members' activations, int32 [P].
         pack: which rows belong to whom.
+        gelu: whether a member may have GELU.
 
     Raises:
         ValueError: ``y`` is no such tensor.
@@ -174,7 +173,7 @@ def activated_moments(y: Tensor, *, channels: int, codes: Tensor, pack: Pack) ->
     windows = Windows.of(y, y, channels=channels, pool=1, images=pack.images)
     tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
     parts = torch.empty(len(tiles), 3, windows.columns, dtype=torch.float32, device=y.device)
-    moments_kernel[(len(tiles), windows.blocks)](y, codes, parts, tiles.table, **_moments_constants(windows))
+    moments_kernel[(len(tiles), windows.blocks)](y, codes, parts, tiles.table, **_moments_constants(windows, gelu))
     return Moments(parts=parts, first=tiles.first, copies=1)
 
 
@@ -212,6 +211,7 @@ def moving_statistics(moving_mean: Tensor, moving_variance: Tensor) -> Statistic
 def normalise(
     y: Tensor, out: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
     gamma: Tensor | None = None, beta: Tensor | None = None, pool: int = 1, activation_first: bool = False,
+    gelu: bool = True,
 ) -> None:  # fmt: skip
     """Normalise, activate and pool, or activate and normalise.
 
@@ -226,6 +226,7 @@ def normalise(
         beta: shift, as ``gamma``.
         pool: side of the windows whose largest value is kept; what does not fill a window is dropped.
         activation_first: whether the activation comes before the normalisation; nothing is pooled then.
+        gelu: whether a member may have GELU.
 
     Raises:
         ValueError: tensors do not fit together.
@@ -237,7 +238,7 @@ def normalise(
     tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
     normalise_kernel[(len(tiles), windows.blocks)](
         y, out, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
-        **_constants(windows, statistics is not None, activation_first),
+        **_constants(windows, statistics is not None, activation_first, gelu),
     )  # fmt: skip
 
 
@@ -259,13 +260,14 @@ def parameters(
     return statistics.mean, statistics.inverse_std, gamma, beta, gamma.shape[1]
 
 
-def _moments_constants(windows: Windows) -> dict[str, Any]:
+def _moments_constants(windows: Windows, gelu: bool) -> dict[str, Any]:
     return {
         "CHANNELS": windows.channels,
         "STORED": windows.stored,
         "COLUMNS": windows.columns,
         "ROWS": windows.rows,
         "BLOCK": windows.block,
+        "WITH_GELU": gelu,
     }
 
 
@@ -279,13 +281,30 @@ def _statistics_constants(channels: int, copies: int, columns: int) -> dict[str,
     }
 
 
-def _constants(windows: Windows, norm: bool, activation_first: bool) -> dict[str, Any]:
+def _constants(windows: Windows, norm: bool, activation_first: bool, gelu: bool) -> dict[str, Any]:
     return {
         **windows.constants(),
         "OUT_MARGIN": windows.out_margin,
         "NORM": norm,
         "ACTIVATION_FIRST": activation_first,
+        "WITH_GELU": gelu,
     }
+
+
+def _normalise_variant(name: str, pointer: str, constants: dict[str, Any]) -> Variant:
+    what = "normalise" if constants["NORM"] else "activate"
+    return Variant(
+        kernel=normalise_kernel,
+        name=f"{what}-{name}{'-gelu' if constants['WITH_GELU'] else ''}-{pointer[1:]}",
+        signature={
+            **dict.fromkeys(("y_ptr", "out_ptr"), pointer),
+            **dict.fromkeys(("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr"), "*fp32"),
+            **dict.fromkeys(("code_ptr", "tile_ptr"), "*i32"),
+            **dict.fromkeys(("gamma_stride", "beta_stride"), "i32"),
+        },
+        constexprs=constants,
+        aligned=("gamma_stride", "beta_stride"),
+    )
 
 
 def variants() -> Iterator[Variant]:
@@ -299,25 +318,12 @@ def variants() -> Iterator[Variant]:
                 kernel=moments_kernel,
                 name=f"moments-{features}-{precision}",
                 signature={"y_ptr": pointer, "code_ptr": "*i32", "parts_ptr": "*fp32", "tile_ptr": "*i32"},
-                constexprs=_moments_constants(windows),
+                constexprs=_moments_constants(windows, gelu=False),
             )
         for name, windows, activation_first in cases:
-            for norm in (False, True):
-                yield Variant(
-                    kernel=normalise_kernel,
-                    name=f"{'normalise' if norm else 'activate'}-{name}-{precision}",
-                    signature={
-                        "y_ptr": pointer,
-                        "out_ptr": pointer,
-                        **dict.fromkeys(("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr"), "*fp32"),
-                        "code_ptr": "*i32",
-                        "tile_ptr": "*i32",
-                        "gamma_stride": "i32",
-                        "beta_stride": "i32",
-                    },
-                    constexprs=_constants(windows, norm, activation_first),
-                    aligned=("gamma_stride", "beta_stride"),
-                )
+            for gelu in (False, True) if windows.channels in WITH_GELU else (False,):
+                for norm in (False, True):
+                    yield _normalise_variant(name, pointer, _constants(windows, norm, activation_first, gelu))
     sizes = {(channels, copies) for channels in (4, 8, 12, 16, 24, 32, 48) for copies in (1, 2, 4, 8)}
     sizes |= {(features, 1) for features in known_features()}
     for channels, copies in sorted(sizes):

@@ -14,55 +14,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..activation.triton import GELU, activate, gelu, slope
+from ..activation.triton import activate, slope
 from ..packs import Pack
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .triton import Statistics, parameters
-from .windows import Windows, known_features, known_windows
+from .triton_windows import channels_of, largest
+from .windows import WITH_GELU, Windows, known_features, known_windows
 
 _TILES = 16  # of a member, added at a time
 
 
 @triton.jit
-def _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST: tl.constexpr):
-    """What is normalised, less its mean."""
-    value = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if ACTIVATION_FIRST:
-        value = activate(value, code)
-    return value - mean
-
-
-@triton.jit
 def _incoming(
     y_ptr, dout_ptr, at, out_at, mask, mean, scale, beta, code,
-    WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
+    WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr, NORM: tl.constexpr,
+    ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
 ):  # fmt: skip
-    """Of each window: the gradient before activation and pooling, the pixel it goes to and that pixel's value.
-
-    The first of several largest pixels counts.
-    """
+    """Of each window: the gradient of what was normalised or pooled, the pixel it goes to, its value less the mean."""
     gradient = tl.load(dout_ptr + out_at, mask=mask, other=0.0).to(tl.float32)
-    centred = _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST)
-    winner = tl.zeros(mask.shape, tl.int32)
+    if POOL > 1:
+        value, winner = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
+    else:
+        value, winner = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), tl.zeros(mask.shape, tl.int32)
+    if ACTIVATION_FIRST:
+        value = activate(value, code, WITH_GELU)
+    centred = value - mean
     if not ACTIVATION_FIRST:
-        active = centred * scale + beta
-        if POOL > 1:
-            best = active
-            if code == GELU:
-                best = gelu(active)
-            for place in tl.static_range(1, POOL * POOL):
-                value = _value(
-                    y_ptr, at + (place // POOL * (WIDTH * STORED) + place % POOL * STORED), mask, mean, code, False
-                )
-                z = value * scale + beta
-                height = z
-                if code == GELU:
-                    height = gelu(z)
-                wins = (height > best) | (height != height)
-                best, winner = tl.where(wins, height, best), tl.where(wins, place, winner)
-                centred, active = tl.where(wins, value, centred), tl.where(wins, z, active)
-        gradient *= slope(active, code)
+        gradient *= slope(centred * scale + beta, code, WITH_GELU)
     return gradient, winner, centred
 
 
@@ -71,10 +50,11 @@ def sums_kernel(
     y_ptr, dout_ptr, parts_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride,
     beta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
-    OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile's sums of the gradient and of the gradient times the standardised value."""
-    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
@@ -98,7 +78,7 @@ def sums_kernel(
     out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
     gradient, _, centred = _incoming(
         y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask, mean[None, :],
-        scale[None, :], beta[None, :], code, WIDTH, STORED, POOL, ACTIVATION_FIRST,
+        scale[None, :], beta[None, :], code, WIDTH, STORED, POOL, True, ACTIVATION_FIRST, WITH_GELU,
     )  # fmt: skip
     at = parts_ptr + (tile.to(tl.int64) * 2 * tl.num_programs(1) + tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
     tl.store(at, tl.sum(gradient, 0))
@@ -131,10 +111,10 @@ def gradient_kernel(
     row_offset_ptr, tile_ptr, gamma_stride, beta_stride, dgamma_stride, dbeta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
     MARGIN: tl.constexpr, OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    WITH_GELU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile of windows: the gradient of all their pixels."""
-    tile, channel = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
@@ -144,7 +124,7 @@ def gradient_kernel(
     PITCH: tl.constexpr = (WIDTH + 2 * MARGIN) * STORED
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
     code, there = tl.load(code_ptr + member), channel < CHANNELS
-    mean, scale, beta = 0.0, 1.0, 0.0
+    mean, scale, beta, level = 0.0, 1.0, 0.0, 0.0
     if NORM:
         images = tl.load(row_offset_ptr + member + 1) - tl.load(row_offset_ptr + member)
         share = 1.0 / (images.to(tl.float32) * (HEIGHT * WIDTH))
@@ -152,9 +132,10 @@ def gradient_kernel(
         inverse_std = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
         scale = tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)[None, :] * inverse_std
         beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)[None, :]
-        level = tl.load(dbeta_ptr + member * dbeta_stride + channel, mask=there, other=0.0)[None, :] * share
+        # What all pixels have, and what they have for each unit that they are above the mean.
+        level = tl.load(dbeta_ptr + member * dbeta_stride + channel, mask=there, other=0.0)[None, :]
         tilt = tl.load(dgamma_ptr + member * dgamma_stride + channel, mask=there, other=0.0)[None, :]
-        tilt = tilt * inverse_std * share
+        level, tilt = level * (-share * scale), tilt * (-share * scale * inverse_std)
     window = first + tl.arange(0, ROWS)
     across, line = window % ACROSS, window // ACROSS
     image, down = line // DOWN, line % DOWN
@@ -165,22 +146,26 @@ def gradient_kernel(
     row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
     out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
     to_row = (image * HEIGHT + down * POOL).to(tl.int64) * PITCH + (across * POOL + MARGIN) * STORED
-    gradient, winner, _ = _incoming(
+    gradient, winner, centred = _incoming(
         y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
-        whole[:, None] & there[None, :], mean, scale, beta, code, WIDTH, STORED, POOL, ACTIVATION_FIRST,
+        whole[:, None] & there[None, :], mean, scale, beta, code, WIDTH, STORED, POOL, NORM, ACTIVATION_FIRST, WITH_GELU,
     )  # fmt: skip
+    gradient = gradient * scale + level
     for place in tl.static_range(POOL * POOL):
         inside = live
         if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
             inside = inside & (down * POOL + place // POOL < HEIGHT) & (across * POOL + place % POOL < WIDTH)
         mask = inside[:, None] & there[None, :]
-        made = tl.where(winner == place, gradient, 0.0)
         at = row[:, None] + (place // POOL * (WIDTH * STORED) + place % POOL * STORED) + channel[None, :]
+        made = gradient
+        if POOL > 1:
+            made = tl.where(winner == place, gradient, level)
+            if NORM:
+                centred = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32) - mean
         if NORM:
-            centred = _value(y_ptr, at, mask, mean, code, ACTIVATION_FIRST)
-            made = scale * (made - level - tilt * centred)
+            made += tilt * centred
         if ACTIVATION_FIRST:
-            made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code)
+            made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code, WITH_GELU)
         to = to_row[:, None] + (place // POOL * PITCH + place % POOL * STORED) + channel[None, :]
         mask = inside[:, None] & (channel < STORED)[None, :]
         tl.store(dy_ptr + to, made.to(dy_ptr.dtype.element_ty), mask=mask)
@@ -189,7 +174,7 @@ def gradient_kernel(
 def normalise_gradient(
     y: Tensor, dout: Tensor, dy: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
     gamma: Tensor | None = None, beta: Tensor | None = None, dgamma: Tensor | None = None,
-    dbeta: Tensor | None = None, pool: int = 1, activation_first: bool = False,
+    dbeta: Tensor | None = None, pool: int = 1, activation_first: bool = False, gelu: bool = True,
 ) -> None:  # fmt: skip
     """The gradients of ``normalise``, by the batch's own statistics.
 
@@ -207,6 +192,7 @@ def normalise_gradient(
         dbeta: as ``dgamma``.
         pool: side of the windows whose largest value was kept.
         activation_first: whether the activation came before the normalisation.
+        gelu: whether a member may have GELU.
 
     Raises:
         ValueError: tensors do not fit together.
@@ -226,7 +212,7 @@ def normalise_gradient(
         parts = torch.empty(len(tiles), 2, windows.columns, dtype=torch.float32, device=y.device)
         sums_kernel[(len(tiles), windows.blocks)](
             y, dout, parts, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
-            **_sums_constants(windows, activation_first),
+            **_sums_constants(windows, activation_first, gelu),
         )  # fmt: skip
         constants = _total_constants(channels, windows.columns)
         total_kernel[(pack.members, triton.cdiv(channels, constants["BLOCK"]))](
@@ -235,12 +221,17 @@ def normalise_gradient(
     gradient_kernel[(len(tiles), windows.blocks)](
         y, dout, dy, mean, inverse_std, scale, shift, dscale, dshift, codes, pack.row_offsets, tiles.table,
         scale.stride(0), shift.stride(0), dscale.stride(0), dshift.stride(0),
-        **_gradient_constants(windows, statistics is not None, activation_first),
+        **_gradient_constants(windows, statistics is not None, activation_first, gelu),
     )  # fmt: skip
 
 
-def _sums_constants(windows: Windows, activation_first: bool) -> dict[str, Any]:
-    return {**windows.constants(), "OUT_MARGIN": windows.out_margin, "ACTIVATION_FIRST": activation_first}
+def _sums_constants(windows: Windows, activation_first: bool, gelu: bool) -> dict[str, Any]:
+    return {
+        **windows.constants(),
+        "OUT_MARGIN": windows.out_margin,
+        "ACTIVATION_FIRST": activation_first,
+        "WITH_GELU": gelu,
+    }
 
 
 def _total_constants(channels: int, columns: int) -> dict[str, Any]:
@@ -252,8 +243,8 @@ def _total_constants(channels: int, columns: int) -> dict[str, Any]:
     }
 
 
-def _gradient_constants(windows: Windows, norm: bool, activation_first: bool) -> dict[str, Any]:
-    return {**_sums_constants(windows, activation_first), "MARGIN": windows.margin, "NORM": norm}
+def _gradient_constants(windows: Windows, norm: bool, activation_first: bool, gelu: bool) -> dict[str, Any]:
+    return {**_sums_constants(windows, activation_first, gelu), "MARGIN": windows.margin, "NORM": norm}
 
 
 _VECTORS = ("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr")
@@ -275,6 +266,8 @@ def variants() -> Iterator[Variant]:
     for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
         for name, windows, activation_first in cases:
             yield from _variants(f"{name}-{precision}", pointer, windows, activation_first)
+            if windows.channels in WITH_GELU:
+                yield from _variants(f"{name}-gelu-{precision}", pointer, windows, activation_first, gelu=True)
 
 
 def _total_variant(windows: Windows) -> Variant:
@@ -293,7 +286,9 @@ def _total_variant(windows: Windows) -> Variant:
     )
 
 
-def _variants(name: str, pointer: str, windows: Windows, activation_first: bool) -> Iterator[Variant]:
+def _variants(
+    name: str, pointer: str, windows: Windows, activation_first: bool, gelu: bool = False
+) -> Iterator[Variant]:
     if windows.margin in (0, 1):  # it makes no difference to the sums
         yield Variant(
             kernel=sums_kernel,
@@ -307,7 +302,7 @@ def _variants(name: str, pointer: str, windows: Windows, activation_first: bool)
                 "tile_ptr": "*i32",
                 **dict.fromkeys(_STRIDES, "i32"),
             },
-            constexprs=_sums_constants(windows, activation_first),
+            constexprs=_sums_constants(windows, activation_first, gelu),
             aligned=_STRIDES,
         )
     for norm in (False, True):
@@ -320,6 +315,6 @@ def _variants(name: str, pointer: str, windows: Windows, activation_first: bool)
                 **dict.fromkeys(("code_ptr", "row_offset_ptr", "tile_ptr"), "*i32"),
                 **dict.fromkeys((*_STRIDES, *_GRADIENT_STRIDES), "i32"),
             },
-            constexprs=_gradient_constants(windows, norm, activation_first),
+            constexprs=_gradient_constants(windows, norm, activation_first, gelu),
             aligned=(*_STRIDES, *_GRADIENT_STRIDES),
         )

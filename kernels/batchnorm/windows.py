@@ -107,6 +107,10 @@ class Windows:
         }
 
 
+WITH_GELU = (8, 16, 128)
+"""Channels of those that are compiled with GELU too, for a look at it: no preset has it."""
+
+
 def known_windows(*, gradient: bool) -> Iterator[tuple[str, Windows]]:
     """Everything that the presets can ask for, by name; as their gradients or as what comes out needs margins."""
     for width in (4, 8, 12):
