@@ -77,7 +77,7 @@ def compare(name: str, members: pa.Table, first_name: str, first: pa.Table) -> N
     print(f"Wilcoxon signed-rank p = {stats.wilcoxon(difference).pvalue:.3f}")
     print(f"correlation {np.corrcoef(ours, others)[0, 1]:.5f}")
     for column in ("optimizer", "activation", "initialization"):
-        values = np.array(first[f"setup.{column}"].to_pylist())
+        values = np.array(first[f"config.{column}"].to_pylist())
         groups = [(value, difference[values == value]) for value in sorted(set(values))]
         print(f"by {column}: " + ", ".join(f"{value} {some.mean():+.2f} ({len(some)})" for value, some in groups))
 

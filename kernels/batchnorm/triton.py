@@ -104,7 +104,7 @@ def normalise_kernel(
     OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of windows: normalised, activated and pooled, or activated and normalised."""
+    """One tile of windows, ROWS at a time: normalised, activated and pooled, or activated and normalised."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
@@ -120,28 +120,30 @@ def normalise_kernel(
         scale = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
         scale *= tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)[None, :]
         beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)[None, :]
-    window = first + tl.arange(0, ROWS)
-    across, line = window % ACROSS, window // ACROSS
-    image, down = line // DOWN, line % DOWN
-    live = window < end
-    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-        live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
-    mask = live[:, None] & there[None, :]
-    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-    at = row[:, None] + channel[None, :]
-    if POOL > 1:
-        value, _ = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
-    else:
-        value = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if ACTIVATION_FIRST:
-        value = activate(value, code, WITH_GELU)
-    if NORM:
-        value = (value - mean) * scale + beta
-    if not ACTIVATION_FIRST:
-        value = activate(value, code, WITH_GELU)
-    made = tl.where(there[None, :], value, 0.0).to(out_ptr.dtype.element_ty)
-    at = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
-    tl.store(out_ptr + at[:, None] + channel[None, :], made, mask=live[:, None] & (channel < STORED)[None, :])
+    for start in range(first, end, ROWS):
+        window = start + tl.arange(0, ROWS)
+        across, line = window % ACROSS, window // ACROSS
+        image, down = line // DOWN, line % DOWN
+        live = window < end
+        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+            live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        mask = live[:, None] & there[None, :]
+        row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+        at = row[:, None] + channel[None, :]
+        if POOL > 1:
+            value, _ = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
+        else:
+            value = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if ACTIVATION_FIRST:
+            value = activate(value, code, WITH_GELU)
+        if NORM:
+            value = (value - mean) * scale + beta
+        if not ACTIVATION_FIRST:
+            value = activate(value, code, WITH_GELU)
+        made = tl.where(there[None, :], value, 0.0).to(out_ptr.dtype.element_ty)
+        at = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        mask = live[:, None] & (channel < STORED)[None, :]
+        tl.store(out_ptr + at[:, None] + channel[None, :], made, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -235,7 +237,7 @@ def normalise(
         raise ValueError(f"`pool` (={pool}) must be 1 where the activation comes first")
     mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
     windows = Windows.of(y, out, channels=channels, pool=pool, images=pack.images)
-    tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
+    tiles = pack.tiles(items_per_image=windows.items, size=windows.tile)
     normalise_kernel[(len(tiles), windows.blocks)](
         y, out, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
         **_constants(windows, statistics is not None, activation_first, gelu),

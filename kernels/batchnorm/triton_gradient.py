@@ -31,7 +31,7 @@ def _incoming(
     WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr, NORM: tl.constexpr,
     ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
 ):  # fmt: skip
-    """Of each window: the gradient of what was normalised or pooled, the pixel it goes to, its value less the mean."""
+    """Of each window: the gradient before activation, the pixel it goes to, and that one's value less the mean."""
     gradient = tl.load(dout_ptr + out_at, mask=mask, other=0.0).to(tl.float32)
     if POOL > 1:
         value, winner = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
@@ -53,7 +53,7 @@ def sums_kernel(
     OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile's sums of the gradient and of the gradient times the standardised value."""
+    """One tile's sums, ROWS windows at a time, of the gradient, and of it times the standardised value."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
@@ -67,22 +67,27 @@ def sums_kernel(
     inverse_std = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)
     scale = inverse_std * tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)
     beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)
-    window = first + tl.arange(0, ROWS)
-    across, line = window % ACROSS, window // ACROSS
-    image, down = line // DOWN, line % DOWN
-    live = window < end
-    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-        live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
-    mask = live[:, None] & there[None, :]
-    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-    out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
-    gradient, _, centred = _incoming(
-        y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask, mean[None, :],
-        scale[None, :], beta[None, :], code, WIDTH, STORED, POOL, True, ACTIVATION_FIRST, WITH_GELU,
-    )  # fmt: skip
+    total, aligned = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(first, end, ROWS):
+        window = start + tl.arange(0, ROWS)
+        across, line = window % ACROSS, window // ACROSS
+        image, down = line // DOWN, line % DOWN
+        live = window < end
+        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+            live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        mask = live[:, None] & there[None, :]
+        row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+        out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        gradient, _, centred = _incoming(
+            y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask,
+            mean[None, :], scale[None, :], beta[None, :], code,
+            WIDTH, STORED, POOL, True, ACTIVATION_FIRST, WITH_GELU,
+        )  # fmt: skip
+        total += gradient
+        aligned += gradient * centred
     at = parts_ptr + (tile.to(tl.int64) * 2 * tl.num_programs(1) + tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(at, tl.sum(gradient, 0))
-    tl.store(at + tl.num_programs(1) * BLOCK, tl.sum(gradient * centred, 0) * inverse_std)
+    tl.store(at, tl.sum(total, 0))
+    tl.store(at + tl.num_programs(1) * BLOCK, tl.sum(aligned, 0) * inverse_std)
 
 
 @triton.jit
@@ -113,7 +118,7 @@ def gradient_kernel(
     MARGIN: tl.constexpr, OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
     WITH_GELU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of windows: the gradient of all their pixels."""
+    """One tile of windows, ROWS at a time: the gradient of all their pixels."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
@@ -136,39 +141,41 @@ def gradient_kernel(
         level = tl.load(dbeta_ptr + member * dbeta_stride + channel, mask=there, other=0.0)[None, :]
         tilt = tl.load(dgamma_ptr + member * dgamma_stride + channel, mask=there, other=0.0)[None, :]
         level, tilt = level * (-share * scale), tilt * (-share * scale * inverse_std)
-    window = first + tl.arange(0, ROWS)
-    across, line = window % ACROSS, window // ACROSS
-    image, down = line // DOWN, line % DOWN
-    live = window < end
-    whole = live
-    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-        whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
-    row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-    out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
-    to_row = (image * HEIGHT + down * POOL).to(tl.int64) * PITCH + (across * POOL + MARGIN) * STORED
-    gradient, winner, centred = _incoming(
-        y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
-        whole[:, None] & there[None, :], mean, scale, beta, code, WIDTH, STORED, POOL, NORM, ACTIVATION_FIRST, WITH_GELU,
-    )  # fmt: skip
-    gradient = gradient * scale + level
-    for place in tl.static_range(POOL * POOL):
-        inside = live
+    for start in range(first, end, ROWS):
+        window = start + tl.arange(0, ROWS)
+        across, line = window % ACROSS, window // ACROSS
+        image, down = line // DOWN, line % DOWN
+        live = window < end
+        whole = live
         if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-            inside = inside & (down * POOL + place // POOL < HEIGHT) & (across * POOL + place % POOL < WIDTH)
-        mask = inside[:, None] & there[None, :]
-        at = row[:, None] + (place // POOL * (WIDTH * STORED) + place % POOL * STORED) + channel[None, :]
-        made = gradient
-        if POOL > 1:
-            made = tl.where(winner == place, gradient, level)
+            whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
+        out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        to_row = (image * HEIGHT + down * POOL).to(tl.int64) * PITCH + (across * POOL + MARGIN) * STORED
+        gradient, winner, centred = _incoming(
+            y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
+            whole[:, None] & there[None, :], mean, scale, beta, code,
+            WIDTH, STORED, POOL, NORM, ACTIVATION_FIRST, WITH_GELU,
+        )  # fmt: skip
+        gradient = gradient * scale + level
+        for place in tl.static_range(POOL * POOL):
+            inside = live
+            if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+                inside = inside & (down * POOL + place // POOL < HEIGHT) & (across * POOL + place % POOL < WIDTH)
+            mask = inside[:, None] & there[None, :]
+            at = row[:, None] + (place // POOL * (WIDTH * STORED) + place % POOL * STORED) + channel[None, :]
+            made = gradient
+            if POOL > 1:
+                made = tl.where(winner == place, gradient, level)
+                if NORM:
+                    centred = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32) - mean
             if NORM:
-                centred = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32) - mean
-        if NORM:
-            made += tilt * centred
-        if ACTIVATION_FIRST:
-            made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code, WITH_GELU)
-        to = to_row[:, None] + (place // POOL * PITCH + place % POOL * STORED) + channel[None, :]
-        mask = inside[:, None] & (channel < STORED)[None, :]
-        tl.store(dy_ptr + to, made.to(dy_ptr.dtype.element_ty), mask=mask)
+                made += tilt * centred
+            if ACTIVATION_FIRST:
+                made *= slope(tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32), code, WITH_GELU)
+            to = to_row[:, None] + (place // POOL * PITCH + place % POOL * STORED) + channel[None, :]
+            mask = inside[:, None] & (channel < STORED)[None, :]
+            tl.store(dy_ptr + to, made.to(dy_ptr.dtype.element_ty), mask=mask)
 
 
 def normalise_gradient(
@@ -201,7 +208,7 @@ def normalise_gradient(
         raise ValueError(f"`pool` (={pool}) must be 1 where the activation comes first")
     mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
     windows = Windows.of(y, dout, channels=channels, pool=pool, images=pack.images, gradient=dy)
-    tiles = pack.tiles(items_per_image=windows.items, size=windows.rows)
+    tiles = pack.tiles(items_per_image=windows.items, size=windows.tile)
     dscale, dshift = mean, mean  # never read nor written if nothing was normalised
     if statistics is not None:
         if dgamma is None or dbeta is None:

@@ -1,7 +1,7 @@
 """The channels of a program, and which pixel of a pooling window comes out largest, in kernels of both directions.
 
 Activations grow with their argument, except for GELU. Normalisation grows or, where its scale is negative, falls.
-So the largest is found among the values as they are, or as their negatives: nothing is normalised and activated but
+So the largest is found among the values as they are, or their negatives. Nothing is normalised and activated but
 the one that is kept, and the bits are those of comparing what comes out.
 """
 
@@ -27,7 +27,7 @@ def channels_of(STORED: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _pixel(
-    y_ptr, at, mask, place: tl.constexpr, WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr
+    y_ptr, at, mask, place, WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr
 ):  # fmt: skip
     pixel = at + (place // POOL * (WIDTH * STORED) + place % POOL * STORED)
     return tl.load(y_ptr + pixel, mask=mask, other=0.0).to(tl.float32)
@@ -39,7 +39,7 @@ def _largest_of_gelu(
 ):
     value = _pixel(y_ptr, at, mask, 0, WIDTH, STORED, POOL)
     best, winner = gelu((value - mean) * scale + beta), tl.zeros(mask.shape, tl.int32)
-    for place in tl.static_range(1, POOL * POOL):
+    for place in tl.range(1, POOL * POOL, num_stages=1, loop_unroll_factor=1):  # unrolled, registers are spilled
         other = _pixel(y_ptr, at, mask, place, WIDTH, STORED, POOL)
         height = gelu((other - mean) * scale + beta)
         wins = (height > best) | (height != height)
@@ -72,7 +72,7 @@ def largest(
     y_ptr, at, mask, mean, scale, beta, code, WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
     NORM: tl.constexpr, WITH_GELU: tl.constexpr,
 ):  # fmt: skip
-    """The value of each window's pixel that comes out largest, NaN if one is, and its place, the first of equals."""
+    """The value of each window's pixel that comes out largest, NaN if one is; its place, the first of equals."""
     if WITH_GELU:
         if code == GELU:
             value, winner = _largest_of_gelu(y_ptr, at, mask, mean, scale, beta, WIDTH, STORED, POOL)

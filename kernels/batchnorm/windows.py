@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..triton_layout import margin_of, power_of_two
 
+_ROUNDS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -91,8 +93,13 @@ class Windows:
 
     @property
     def rows(self) -> int:
-        """Windows of a program: 1,024 values of it, one whole load a thread."""
+        """Windows that a program has at a time: 1,024 values of them, one whole load a thread."""
         return max(16, 1024 // self.block)
+
+    @property
+    def tile(self) -> int:
+        """Windows of a program: several times as many, as it has parameters to load and sums to share first."""
+        return _ROUNDS * self.rows
 
     def constants(self) -> dict[str, Any]:
         """The kernels' constants about sizes, margins aside."""
