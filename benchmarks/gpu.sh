@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # The questions for a GPU, in the order of their value; short tables on the screen, everything in $OUT.
 #
-#     [OUT=folder] [PYTHON=python3] benchmarks/gpu.sh [--dry] [PART ...]
+#     [OUT=folder] [PYTHON=python3] [MINUTES=19] benchmarks/gpu.sh [--dry] [PART ...]
 #
 # Parts, in this order if none is named (how many minutes each may take at most):
 #
-#     numerics    (8)  do all kernels compute what their references do on the hardware, packs of 1 to 1,024
-#     steps      (10)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
-#     population  (6)  a small population from nothing to a zoo, beside the processor's
-#     questions   (8)  tile sizes, TMA, bandwidth of slices, products in fp32
-#     mixed       (8)  nws-main: members that differ in everything, eight architectures, beside PyTorch
+#     numerics   (3.5)  do all kernels compute what their references do on the hardware, packs of 1 to 1,024
+#     steps      (5.5)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
+#     population (2.5)  a small population from nothing to a zoo, beside the processor's
+#     questions  (3.5)  tile sizes, TMA, bandwidth of slices, products in fp32
+#     mixed        (4)  nws-main: members that differ in everything, eight architectures, beside PyTorch
+#
+# MINUTES is for all of them together: what is left when they are over is not asked. A machine that is lent for a
+# quarter of an hour has time for two calls: MINUTES=9 with numerics and steps, then the others with what is left.
 #
 # --dry tries all of it without a GPU: kernels in Triton's interpreter, tiny sizes, nothing is timed.
 #
@@ -54,10 +57,15 @@ PROBE
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 
 FAILED=0
+DEADLINE=$((SECONDS + 60 * ${MINUTES:-19}))
 ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole output in a file
-    local limit=$1 name=$2 began=$SECONDS code
+    local limit=$1 name=$2 began=$SECONDS left=$((DEADLINE - SECONDS)) code
     shift 2
     echo "== $name"
+    if [ $left -lt 15 ]; then
+        echo "   not asked: the time for all questions is over" && return
+    fi
+    limit=$((left < limit ? left : limit))
     timeout "$limit" "$@" >"$OUT/$name.txt" 2>&1
     code=$?
     tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
@@ -98,15 +106,15 @@ export OUT PYTHON
 
 for part in $PARTS; do
     case $part${DRY:+-dry} in
-    numerics) LINES_SHOWN=60 ask 460 numerics bash -c numerics ;;
+    numerics) LINES_SHOWN=60 ask 210 numerics bash -c numerics ;;
     numerics-dry)
         interpreted 300 numerics "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/pool/test_pool_triton.py tests/kernels/loss/test_loss_triton.py
         ;;
     steps)
-        ask 120 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
-        bench 240 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
-        bench 100 steps-members 64,256,2048 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-2048
-        bench 140 steps-small-cnn 1024 bf16 small-cnn --batch 64
+        ask 60 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
+        bench 150 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
+        bench 50 steps-members 64,256,2048 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-2048
+        bench 70 steps-small-cnn 1024 bf16 small-cnn --batch 64
         ;;
     steps-dry)
         interpreted 200 steps-compile "$PYTHON" benchmarks/gpu_warm.py small-cnn-1 --device cpu --precision fp32 --set width_conv=2 depth_conv=1 images_per_epoch=2
@@ -115,17 +123,17 @@ for part in $PARTS; do
         ;;
     population)
         rm -rf "$OUT/zoos"
-        ask 330 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos"
+        ask 150 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos"
         ;;
     population-dry)
         rm -rf "$OUT/zoos"
         ask 200 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos" --members 3 --epochs 1 --device reference cpu
         ;;
     questions)
-        ask 180 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"
-        ask 60 questions-tma "$PYTHON" benchmarks/gpu_tma.py --out "$OUT/questions.jsonl"
-        ask 60 questions-slices "$PYTHON" benchmarks/gpu_slices.py --out "$OUT/questions.jsonl"
-        bench 150 questions-fp32 1024 bf16,fp32 nws-fixed --contenders cuda-bf16-1024,cuda-fp32-1024
+        ask 90 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"
+        ask 30 questions-tma "$PYTHON" benchmarks/gpu_tma.py --out "$OUT/questions.jsonl"
+        ask 30 questions-slices "$PYTHON" benchmarks/gpu_slices.py --out "$OUT/questions.jsonl"
+        bench 60 questions-fp32 1024 bf16,fp32 nws-fixed --contenders cuda-bf16-1024,cuda-fp32-1024
         ;;
     questions-dry)
         ask 200 questions-tiles-compiled "$PYTHON" benchmarks/gpu_tiles.py --compile --shapes 1 --only forward
@@ -135,8 +143,8 @@ for part in $PARTS; do
         interpreted 100 questions-slices "$PYTHON" benchmarks/gpu_slices.py --device cpu --gigabytes 0.001 --lengths 50 9000 --out "$OUT/questions.jsonl"
         ;;
     mixed)
-        ask 180 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
-        bench 300 mixed-nws-main 1024 bf16 nws-main
+        ask 90 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
+        bench 150 mixed-nws-main 1024 bf16 nws-main
         ;;
     mixed-dry) echo "== mixed: as steps, of other members" ;;
     *) echo "no part is called $part" && exit 2 ;;

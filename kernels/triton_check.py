@@ -97,7 +97,7 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
     """Compile a form that is at hand, and read it."""
     began = time.perf_counter()
     try:
-        kernel = _compile(variant, capability)
+        kernel = compile_variant(variant, capability)
         registers, local_bytes = _usage(kernel.asm["cubin"])
     except Exception as error:  # the compiler's own errors have no common class, and each is a finding
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -125,7 +125,7 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
     )
 
 
-def _compile(variant: Variant, capability: int):  # type: ignore[no-untyped-def]
+def compile_variant(variant: Variant, capability: int):  # type: ignore[no-untyped-def]
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
