@@ -1,12 +1,13 @@
 """The machine code of a training step: what each launch of a pack is compiled to, without a GPU.
 
-    python benchmarks/gpu_code.py [nws-fixed | small-cnn | nws-main] [--members 1024] [--batch 64] [--precision bf16]
+    python benchmarks/gpu_code.py [nws-fixed | small-cnn | nws-main] [--members 1024] [--batch 64]
+                                  [--precision bf16 | fp32]
 
-For each launch, in order, with equal ones added up: programs, warps of a program that fit a multiprocessor side by
-side by their registers and shared memory, instructions of the machine code and how many of them stand in loops, and
-how many all warps would issue if each ran through once, loops included. Branches that a member does not take (other
+For each launch, in order: programs, registers of a thread, shared memory of a program, warps that fit a
+multiprocessor side by side by both, instructions of the machine code, how many of them stand in loops, and how
+many millions all warps would issue if each ran through the code once. Branches that a member does not take (other
 activations and optimizers, augmentation) are counted, turns of loops are not: figures are for comparing a kernel
-with what it was, and for finding out what to look at. An H100 or H200 issues 132 x 4 instructions a cycle.
+with what it was, and for finding what to look at. An H100 or H200 issues 132 x 4 instructions a cycle.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unask
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
 TYPES = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16",
-    torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
+    torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
 }  # fmt: skip
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 REGISTERS, SHARED_BYTES, WARPS = 65536, 227 * 1024, 64  # of a multiprocessor
@@ -159,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     architecture = Space.load(preset=options.preset).members(0, range(1))[0].architecture
     print(f"{architecture.name}, {options.members} members, {options.batch} images each, {options.precision}")
-    print(f"{'kernel':24} {'programs':>9} {'regs':>4} {'shared':>6} {'warps/SM':>8} {'code':>5} {'loops':>5} {'M issued':>8}")
+    print("kernel                    programs regs shared warps/SM  code loops M issued")
     seen: dict[str, tuple[int, ...]] = {}
     total = 0.0
     for launch in launches_of(architecture, options.members, options.batch, DTYPES[options.precision]):

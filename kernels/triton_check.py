@@ -126,6 +126,7 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
 
 
 def compile_variant(variant: Variant, capability: int):  # type: ignore[no-untyped-def]
+    """Triton's compiled kernel of a form: ``asm["cubin"]`` is its machine code."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

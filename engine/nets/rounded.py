@@ -1,8 +1,8 @@
 """A network whose values are bfloat16 wherever the CUDA backend stores them; sums stay in the network's own dtype.
 
-Stored are the images as the network sees them, what a product makes, what comes out of normalisation, activation
-and pooling together, and what dropout and the mean over pixels make; of each also its gradient. Products are of
-weights that are rounded too, but for biases; what is learnt is not.
+Stored are the images as the network sees them, what a product makes, what comes out of normalisation, activation,
+pooling and dropout together, and the mean over pixels; of each also its gradient. Products are of weights that are
+rounded too, but for biases; what is learnt is not.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class RoundedNetwork(Network):
         match layer:
             case Conv() | Linear():
                 super()._add(layer, partial(_stored, step=partial(_multiplied, layer=step)))
-            case Dropout() | GlobalAveragePool():
+            case GlobalAveragePool():
                 super()._add(layer, partial(_stored, step=step))
+            case Dropout():
+                super()._add(layer, partial(_kept, step=step))
             case Input():
                 super()._add(layer, partial(_seen, step=step))
             case _:
@@ -35,6 +37,12 @@ class RoundedNetwork(Network):
 
 def _seen(images: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
     return _round(step(images))
+
+
+def _kept(values: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
+    """The end of what is computed together."""
+    made: Tensor = _Stored.apply(step(values))  # type: ignore[no-untyped-call]
+    return made
 
 
 def _stored(values: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:

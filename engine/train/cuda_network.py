@@ -7,6 +7,7 @@ channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from wse.kernels.conv.shapes import ConvShape
 from wse.kernels.conv.triton_gradient import weight_gradient as conv_weight_gradient
 from wse.kernels.linear import triton as linear
 from wse.kernels.packs import Pack
-from wse.kernels.philox.triton_dropout import dropout
+from wse.kernels.philox.triton_dropout import Keep, draw_keep, keep_layout
 from wse.kernels.pool.triton import average, average_gradient
 
 from ..nets import Architecture, Conv, Flatten, GlobalAveragePool, Linear
@@ -93,8 +94,8 @@ class Network:
 
         self.bytes = 0
 
-        def room(*shape: int) -> Tensor:
-            made = torch.zeros(images, *shape, dtype=dtype, device=device)
+        def room(*shape: int, of: torch.dtype = dtype) -> Tensor:
+            made = torch.zeros(images, *shape, dtype=of, device=device)
             self.bytes += made.nbytes
             return made
 
@@ -137,8 +138,9 @@ class _Pass:
     Attributes:
         y: what the product makes, [R, H, W, C] or [R, C'].
         dy: its gradient, [R, H, W + 2 M, C] or [R, C'].
-        kept: what is left after pooling, [R, H', W' + 2 M', C] or [R, C'].
+        kept: what is left after pooling and dropout, [R, H', W' + 2 M', C] or [R, C'].
         d_kept: its gradient.
+        words: which units stay; None without a dropout layer.
     """
 
     y: Tensor
@@ -146,9 +148,16 @@ class _Pass:
     kept: Tensor
     d_kept: Tensor
 
-    def __init__(self, block: Block, margin_after: int) -> None:
+    def __init__(self, block: Block, margin_after: int, room: Any) -> None:
         self.block, self.margin_after = block, margin_after
         self._statistics: Statistics | None = None
+        self._kept: Keep | None = None
+        self.words: Tensor | None = None
+        if block.drop is not None:
+            *sides, channels = block.made
+            stored = channels if sides else round_up(channels, FEATURES)
+            shape, dtype = keep_layout(math.prod(side // block.pool for side in sides), stored)
+            self.words = room(*shape, of=dtype)
 
     def _finish(self, scene: Scene, statistics: Statistics | None) -> None:
         block, name = self.block, self.block.name
@@ -163,13 +172,12 @@ class _Pass:
             beta=scene.weights.get(f"{name}.bn.beta"),
             pool=block.pool,
             activation_first=block.activation_first,
+            keep=self._keep(scene),
             gelu=scene.gelu,
         )
-        self._drop(scene, self.kept)
 
     def _begin_backward(self, scene: Scene) -> None:
         block, name = self.block, self.block.name
-        self._drop(scene, self.d_kept)
         normalise_gradient(
             self.y,
             self.d_kept,
@@ -183,23 +191,24 @@ class _Pass:
             dbeta=scene.gradient.get(f"{name}.bn.beta"),
             pool=block.pool,
             activation_first=block.activation_first,
+            keep=self._kept,
             gelu=scene.gelu,
         )
 
-    def _drop(self, scene: Scene, values: Tensor) -> None:
-        block = self.block
-        if block.drop is None or not scene.drops:
-            return
-        dropout(
-            values,
-            scene.pack,
-            addresses=scene.addresses,
-            levels=scene.levels,
-            scales=scene.scales,
-            layer=block.drop,
-            channels=block.made[-1],
-            margin=self.margin_after,
-        )
+    def _keep(self, scene: Scene) -> Keep | None:
+        """Which units stay in this pass."""
+        self._kept = None
+        if self.words is not None and self.block.drop is not None and scene.drops:
+            draw_keep(
+                self.words,
+                scene.pack,
+                addresses=scene.addresses,
+                levels=scene.levels,
+                layer=self.block.drop,
+                channels=self.block.made[-1],
+            )
+            self._kept = Keep(words=self.words, scales=scene.scales)
+        return self._kept
 
     def _moving(self, scene: Scene) -> tuple[Tensor, Tensor]:
         prefix = f"{self.block.name}.bn.moving_"
@@ -210,7 +219,7 @@ class _ConvPass(_Pass):
     def __init__(
         self, block: Block, layer: Conv, x: Tensor, dx: Tensor | None, margin_after: int, room: Any
     ) -> None:
-        super().__init__(block, margin_after if block.ending is None else 0)
+        super().__init__(block, margin_after if block.ending is None else 0, room)
         height, width, channels = block.made
         self.x, self.dx = x, dx
         self.shape = ConvShape(
@@ -274,7 +283,7 @@ class _ConvPass(_Pass):
 
 class _LinearPass(_Pass):
     def __init__(self, block: Block, x: Tensor, dx: Tensor | None, room: Any) -> None:
-        super().__init__(block, 0)
+        super().__init__(block, 0, room)
         stored = round_up(block.made[0], FEATURES)
         self.x, self.dx = x, dx
         self.y, self.dy = room(stored), room(stored)

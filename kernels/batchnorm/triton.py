@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from ..activation.triton import activate
 from ..packs import Pack
+from ..philox.triton_dropout import Keep
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .constants import DECAY, EPSILON
 from .moments import Moments
-from .triton_windows import channels_of, largest
+from .triton_windows import channels_of, dropped, largest
 from .windows import WITH_GELU, Windows, known_features, known_windows
 
 _TILES = 16  # of a member, added at a time
@@ -99,12 +101,13 @@ def statistics_kernel(
 
 @triton.jit
 def normalise_kernel(
-    y_ptr, out_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride, beta_stride,
+    y_ptr, out_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, keep_ptr, keep_scale_ptr, tile_ptr,
+    gamma_stride, beta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
     OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    DROP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of windows, ROWS at a time: normalised, activated and pooled, or activated and normalised."""
+    """One tile of windows, ROWS at a time: normalised, activated, pooled (or activated, normalised), dropped."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
     member = tl.load(tile_ptr + 3 * tile).to(tl.int64)
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
@@ -140,8 +143,12 @@ def normalise_kernel(
             value = (value - mean) * scale + beta
         if not ACTIVATION_FIRST:
             value = activate(value, code, WITH_GELU)
+        out_line = image * (HEIGHT // POOL) + down
+        if DROP:
+            pixel = out_line * (WIDTH // POOL) + across
+            value = dropped(value, keep_ptr, pixel, live, tl.load(keep_scale_ptr + member), STORED, BLOCK)
         made = tl.where(there[None, :], value, 0.0).to(out_ptr.dtype.element_ty)
-        at = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        at = out_line.to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
         mask = live[:, None] & (channel < STORED)[None, :]
         tl.store(out_ptr + at[:, None] + channel[None, :], made, mask=mask)
 
@@ -213,9 +220,9 @@ def moving_statistics(moving_mean: Tensor, moving_variance: Tensor) -> Statistic
 def normalise(
     y: Tensor, out: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
     gamma: Tensor | None = None, beta: Tensor | None = None, pool: int = 1, activation_first: bool = False,
-    gelu: bool = True,
+    keep: Keep | None = None, gelu: bool = True,
 ) -> None:  # fmt: skip
-    """Normalise, activate and pool, or activate and normalise.
+    """Normalise, activate and pool, or activate and normalise; then drop units.
 
     Args:
         y: bfloat16 or float32 [R, H, W + 2 M, C'], or [R, C'].
@@ -228,6 +235,7 @@ def normalise(
         beta: shift, as ``gamma``.
         pool: side of the windows whose largest value is kept; what does not fill a window is dropped.
         activation_first: whether the activation comes before the normalisation; nothing is pooled then.
+        keep: which units of ``out`` stay; all if it is None.
         gelu: whether a member may have GELU.
 
     Raises:
@@ -238,9 +246,10 @@ def normalise(
     mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
     windows = Windows.of(y, out, channels=channels, pool=pool, images=pack.images)
     tiles = pack.tiles(items_per_image=windows.items, size=windows.tile)
+    words, scales = kept(keep, windows, mean)
     normalise_kernel[(len(tiles), windows.blocks)](
-        y, out, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
-        **_constants(windows, statistics is not None, activation_first, gelu),
+        y, out, mean, inverse_std, scale, shift, codes, words, scales, tiles.table, scale.stride(0),
+        shift.stride(0), **_constants(windows, statistics is not None, activation_first, keep is not None, gelu),
     )  # fmt: skip
 
 
@@ -260,6 +269,28 @@ def parameters(
     for name, part in (("gamma", gamma), ("beta", beta), ("mean", statistics.mean)):
         check_part(name, part, (pack.members, gamma.shape[1]))
     return statistics.mean, statistics.inverse_std, gamma, beta, gamma.shape[1]
+
+
+def kept(keep: Keep | None, windows: Windows, unread: Tensor) -> tuple[Tensor, Tensor]:
+    """Which units stay, and their scales; without dropout, something that is never read.
+
+    Raises:
+        ValueError: the words are not those of what comes out.
+    """
+    if keep is None:
+        return unread, unread
+    pixels = (windows.height // windows.pool) * (windows.width // windows.pool)
+    if keep.words.shape[1:] != (pixels, windows.blocks) or 8 * keep.words.itemsize < windows.block:
+        raise ValueError(
+            f"`keep.words` ({list(keep.words.shape)}) must have {windows.blocks} words of {pixels} pixels"
+        )
+    return keep.words, keep.scales
+
+
+def kept_signature(windows: Windows, drop: bool) -> dict[str, str]:
+    """Of the two in a kernel that is compiled."""
+    word = f"*i{max(8, windows.block)}" if drop else "*fp32"
+    return {"keep_ptr": word, "keep_scale_ptr": "*fp32"}
 
 
 def _moments_constants(windows: Windows, gelu: bool) -> dict[str, Any]:
@@ -283,25 +314,29 @@ def _statistics_constants(channels: int, copies: int, columns: int) -> dict[str,
     }
 
 
-def _constants(windows: Windows, norm: bool, activation_first: bool, gelu: bool) -> dict[str, Any]:
+def _constants(windows: Windows, norm: bool, activation_first: bool, drop: bool, gelu: bool) -> dict[str, Any]:
     return {
         **windows.constants(),
         "OUT_MARGIN": windows.out_margin,
         "NORM": norm,
         "ACTIVATION_FIRST": activation_first,
+        "DROP": drop,
         "WITH_GELU": gelu,
     }
 
 
-def _normalise_variant(name: str, pointer: str, constants: dict[str, Any]) -> Variant:
+def _normalise_variant(name: str, pointer: str, windows: Windows, constants: dict[str, Any]) -> Variant:
     what = "normalise" if constants["NORM"] else "activate"
     return Variant(
         kernel=normalise_kernel,
-        name=f"{what}-{name}{'-gelu' if constants['WITH_GELU'] else ''}-{pointer[1:]}",
+        name="-".join(
+            [what, name, *["drop"] * constants["DROP"], *["gelu"] * constants["WITH_GELU"], pointer[1:]]
+        ),
         signature={
             **dict.fromkeys(("y_ptr", "out_ptr"), pointer),
             **dict.fromkeys(("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr"), "*fp32"),
             **dict.fromkeys(("code_ptr", "tile_ptr"), "*i32"),
+            **kept_signature(windows, constants["DROP"]),
             **dict.fromkeys(("gamma_stride", "beta_stride"), "i32"),
         },
         constexprs=constants,
@@ -312,20 +347,23 @@ def _normalise_variant(name: str, pointer: str, constants: dict[str, Any]) -> Va
 def variants() -> Iterator[Variant]:
     """Every form that the presets can ask for."""
     for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
-        cases = [(name, windows, False) for name, windows in known_windows(gradient=False)]
+        cases = [(name, windows, False, drop) for name, windows, drop in known_windows(gradient=False)]
         for features in known_features():
             windows = Windows(height=1, width=1, channels=features, stored=features)
-            cases.append((f"features-{features}", windows, True))
+            cases.append((f"features-{features}", windows, True, True))
             yield Variant(
                 kernel=moments_kernel,
                 name=f"moments-{features}-{precision}",
                 signature={"y_ptr": pointer, "code_ptr": "*i32", "parts_ptr": "*fp32", "tile_ptr": "*i32"},
                 constexprs=_moments_constants(windows, gelu=False),
             )
-        for name, windows, activation_first in cases:
-            for gelu in (False, True) if windows.channels in WITH_GELU else (False,):
-                for norm in (False, True):
-                    yield _normalise_variant(name, pointer, _constants(windows, norm, activation_first, gelu))
+        for name, windows, activation_first, may_drop in cases:
+            forms = product(
+                (False, True), (False, True)[: 1 + may_drop], (False, True)[: 1 + (windows.channels in WITH_GELU)]
+            )
+            for norm, drop, gelu in forms:
+                constants = _constants(windows, norm, activation_first, drop, gelu)
+                yield _normalise_variant(name, pointer, windows, constants)
     sizes = {(channels, copies) for channels in (4, 8, 12, 16, 24, 32, 48) for copies in (1, 2, 4, 8)}
     sizes |= {(features, 1) for features in known_features()}
     for channels, copies in sorted(sizes):

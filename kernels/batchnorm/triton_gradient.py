@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..activation.triton import activate, slope
 from ..packs import Pack
+from ..philox.triton_dropout import Keep
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
-from .triton import Statistics, parameters
-from .triton_windows import channels_of, largest
+from .triton import Statistics, kept, kept_signature, parameters
+from .triton_windows import channels_of, dropped, largest
 from .windows import WITH_GELU, Windows, known_features, known_windows
 
 _TILES = 16  # of a member, added at a time
@@ -27,12 +28,14 @@ _TILES = 16  # of a member, added at a time
 
 @triton.jit
 def _incoming(
-    y_ptr, dout_ptr, at, out_at, mask, mean, scale, beta, code,
+    y_ptr, dout_ptr, keep_ptr, at, out_at, pixel, live, mask, mean, scale, beta, code, keep_scale,
     WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr, NORM: tl.constexpr,
-    ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr,
+    ACTIVATION_FIRST: tl.constexpr, DROP: tl.constexpr, WITH_GELU: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of each window: the gradient before activation, the pixel it goes to, and that one's value less the mean."""
     gradient = tl.load(dout_ptr + out_at, mask=mask, other=0.0).to(tl.float32)
+    if DROP:
+        gradient = dropped(gradient, keep_ptr, pixel, live, keep_scale, STORED, BLOCK)
     if POOL > 1:
         value, winner = largest(y_ptr, at, mask, mean, scale, beta, code, WIDTH, STORED, POOL, NORM, WITH_GELU)
     else:
@@ -47,11 +50,11 @@ def _incoming(
 
 @triton.jit
 def sums_kernel(
-    y_ptr, dout_ptr, parts_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, tile_ptr, gamma_stride,
-    beta_stride,
+    y_ptr, dout_ptr, parts_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, code_ptr, keep_ptr, keep_scale_ptr,
+    tile_ptr, gamma_stride, beta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
-    OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, WITH_GELU: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    OUT_MARGIN: tl.constexpr, ACTIVATION_FIRST: tl.constexpr, DROP: tl.constexpr, WITH_GELU: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile's sums, ROWS windows at a time, of the gradient, and of it times the standardised value."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
@@ -62,7 +65,9 @@ def sums_kernel(
     ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
     DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
-    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    code, there, keep_scale = tl.load(code_ptr + member), channel < CHANNELS, 1.0
+    if DROP:
+        keep_scale = tl.load(keep_scale_ptr + member)
     mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)
     inverse_std = tl.load(inverse_std_ptr + member * CHANNELS + channel, mask=there, other=0.0)
     scale = inverse_std * tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)
@@ -77,11 +82,12 @@ def sums_kernel(
             live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
         mask = live[:, None] & there[None, :]
         row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-        out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        out_line = image * (HEIGHT // POOL) + down
+        out_row = out_line.to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
         gradient, _, centred = _incoming(
-            y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :], mask,
-            mean[None, :], scale[None, :], beta[None, :], code,
-            WIDTH, STORED, POOL, True, ACTIVATION_FIRST, WITH_GELU,
+            y_ptr, dout_ptr, keep_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
+            out_line * (WIDTH // POOL) + across, live, mask, mean[None, :], scale[None, :], beta[None, :], code,
+            keep_scale, WIDTH, STORED, POOL, True, ACTIVATION_FIRST, DROP, WITH_GELU, BLOCK,
         )  # fmt: skip
         total += gradient
         aligned += gradient * centred
@@ -113,10 +119,10 @@ def total_kernel(
 @triton.jit
 def gradient_kernel(
     y_ptr, dout_ptr, dy_ptr, mean_ptr, inverse_std_ptr, gamma_ptr, beta_ptr, dgamma_ptr, dbeta_ptr, code_ptr,
-    row_offset_ptr, tile_ptr, gamma_stride, beta_stride, dgamma_stride, dbeta_stride,
+    keep_ptr, keep_scale_ptr, row_offset_ptr, tile_ptr, gamma_stride, beta_stride, dgamma_stride, dbeta_stride,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr,
     MARGIN: tl.constexpr, OUT_MARGIN: tl.constexpr, NORM: tl.constexpr, ACTIVATION_FIRST: tl.constexpr,
-    WITH_GELU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    DROP: tl.constexpr, WITH_GELU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile of windows, ROWS at a time: the gradient of all their pixels."""
     tile, channel = tl.program_id(0), channels_of(STORED, BLOCK)
@@ -128,7 +134,9 @@ def gradient_kernel(
     DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     PITCH: tl.constexpr = (WIDTH + 2 * MARGIN) * STORED
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
-    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    code, there, keep_scale = tl.load(code_ptr + member), channel < CHANNELS, 1.0
+    if DROP:
+        keep_scale = tl.load(keep_scale_ptr + member)
     mean, scale, beta, level = 0.0, 1.0, 0.0, 0.0
     if NORM:
         images = tl.load(row_offset_ptr + member + 1) - tl.load(row_offset_ptr + member)
@@ -150,12 +158,13 @@ def gradient_kernel(
         if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
             whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
         row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
-        out_row = (image * (HEIGHT // POOL) + down).to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
+        out_line = image * (HEIGHT // POOL) + down
+        out_row = out_line.to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
         to_row = (image * HEIGHT + down * POOL).to(tl.int64) * PITCH + (across * POOL + MARGIN) * STORED
         gradient, winner, centred = _incoming(
-            y_ptr, dout_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
-            whole[:, None] & there[None, :], mean, scale, beta, code,
-            WIDTH, STORED, POOL, NORM, ACTIVATION_FIRST, WITH_GELU,
+            y_ptr, dout_ptr, keep_ptr, row[:, None] + channel[None, :], out_row[:, None] + channel[None, :],
+            out_line * (WIDTH // POOL) + across, whole, whole[:, None] & there[None, :], mean, scale, beta, code,
+            keep_scale, WIDTH, STORED, POOL, NORM, ACTIVATION_FIRST, DROP, WITH_GELU, BLOCK,
         )  # fmt: skip
         gradient = gradient * scale + level
         for place in tl.static_range(POOL * POOL):
@@ -181,7 +190,8 @@ def gradient_kernel(
 def normalise_gradient(
     y: Tensor, dout: Tensor, dy: Tensor, *, codes: Tensor, pack: Pack, statistics: Statistics | None = None,
     gamma: Tensor | None = None, beta: Tensor | None = None, dgamma: Tensor | None = None,
-    dbeta: Tensor | None = None, pool: int = 1, activation_first: bool = False, gelu: bool = True,
+    dbeta: Tensor | None = None, pool: int = 1, activation_first: bool = False, keep: Keep | None = None,
+    gelu: bool = True,
 ) -> None:  # fmt: skip
     """The gradients of ``normalise``, by the batch's own statistics.
 
@@ -199,6 +209,7 @@ def normalise_gradient(
         dbeta: as ``dgamma``.
         pool: side of the windows whose largest value was kept.
         activation_first: whether the activation came before the normalisation.
+        keep: as for ``normalise``.
         gelu: whether a member may have GELU.
 
     Raises:
@@ -209,6 +220,7 @@ def normalise_gradient(
     mean, inverse_std, scale, shift, channels = parameters(y, statistics, gamma, beta, pack)
     windows = Windows.of(y, dout, channels=channels, pool=pool, images=pack.images, gradient=dy)
     tiles = pack.tiles(items_per_image=windows.items, size=windows.tile)
+    words, scales = kept(keep, windows, mean)
     dscale, dshift = mean, mean  # never read nor written if nothing was normalised
     if statistics is not None:
         if dgamma is None or dbeta is None:
@@ -218,25 +230,26 @@ def normalise_gradient(
         dscale, dshift = dgamma, dbeta
         parts = torch.empty(len(tiles), 2, windows.columns, dtype=torch.float32, device=y.device)
         sums_kernel[(len(tiles), windows.blocks)](
-            y, dout, parts, mean, inverse_std, scale, shift, codes, tiles.table, scale.stride(0), shift.stride(0),
-            **_sums_constants(windows, activation_first, gelu),
+            y, dout, parts, mean, inverse_std, scale, shift, codes, words, scales, tiles.table, scale.stride(0),
+            shift.stride(0), **_sums_constants(windows, activation_first, keep is not None, gelu),
         )  # fmt: skip
         constants = _total_constants(channels, windows.columns)
         total_kernel[(pack.members, triton.cdiv(channels, constants["BLOCK"]))](
             parts, tiles.first, dscale, dshift, dscale.stride(0), dshift.stride(0), **constants
         )
     gradient_kernel[(len(tiles), windows.blocks)](
-        y, dout, dy, mean, inverse_std, scale, shift, dscale, dshift, codes, pack.row_offsets, tiles.table,
-        scale.stride(0), shift.stride(0), dscale.stride(0), dshift.stride(0),
-        **_gradient_constants(windows, statistics is not None, activation_first, gelu),
+        y, dout, dy, mean, inverse_std, scale, shift, dscale, dshift, codes, words, scales, pack.row_offsets,
+        tiles.table, scale.stride(0), shift.stride(0), dscale.stride(0), dshift.stride(0),
+        **_gradient_constants(windows, statistics is not None, activation_first, keep is not None, gelu),
     )  # fmt: skip
 
 
-def _sums_constants(windows: Windows, activation_first: bool, gelu: bool) -> dict[str, Any]:
+def _sums_constants(windows: Windows, activation_first: bool, drop: bool, gelu: bool) -> dict[str, Any]:
     return {
         **windows.constants(),
         "OUT_MARGIN": windows.out_margin,
         "ACTIVATION_FIRST": activation_first,
+        "DROP": drop,
         "WITH_GELU": gelu,
     }
 
@@ -250,8 +263,10 @@ def _total_constants(channels: int, columns: int) -> dict[str, Any]:
     }
 
 
-def _gradient_constants(windows: Windows, norm: bool, activation_first: bool, gelu: bool) -> dict[str, Any]:
-    return {**_sums_constants(windows, activation_first, gelu), "MARGIN": windows.margin, "NORM": norm}
+def _gradient_constants(
+    windows: Windows, norm: bool, activation_first: bool, drop: bool, gelu: bool
+) -> dict[str, Any]:
+    return {**_sums_constants(windows, activation_first, drop, gelu), "MARGIN": windows.margin, "NORM": norm}
 
 
 _VECTORS = ("mean_ptr", "inverse_std_ptr", "gamma_ptr", "beta_ptr")
@@ -261,20 +276,19 @@ _GRADIENT_STRIDES = ("dgamma_stride", "dbeta_stride")
 
 def variants() -> Iterator[Variant]:
     """Every form that the presets can ask for."""
-    cases = [(name, windows, False) for name, windows in known_windows(gradient=True)]
+    cases = [(name, windows, False, drop) for name, windows, drop in known_windows(gradient=True)]
     for features in known_features():
-        cases.append(
-            (f"features-{features}", Windows(height=1, width=1, channels=features, stored=features), True)
-        )
+        windows = Windows(height=1, width=1, channels=features, stored=features)
+        cases.append((f"features-{features}", windows, True, True))
         yield _total_variant(cases[-1][1])
     for channels in (4, 8, 12, 16, 24, 32, 48):
         if channels not in known_features():
             yield _total_variant(Windows(height=1, width=1, channels=channels, stored=channels))
     for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
-        for name, windows, activation_first in cases:
-            yield from _variants(f"{name}-{precision}", pointer, windows, activation_first)
+        for name, windows, activation_first, drop in cases:
+            yield from _variants(f"{name}-{precision}", pointer, windows, activation_first, drop, False)
             if windows.channels in WITH_GELU:
-                yield from _variants(f"{name}-gelu-{precision}", pointer, windows, activation_first, gelu=True)
+                yield from _variants(f"{name}-gelu-{precision}", pointer, windows, activation_first, drop, True)
 
 
 def _total_variant(windows: Windows) -> Variant:
@@ -294,7 +308,7 @@ def _total_variant(windows: Windows) -> Variant:
 
 
 def _variants(
-    name: str, pointer: str, windows: Windows, activation_first: bool, gelu: bool = False
+    name: str, pointer: str, windows: Windows, activation_first: bool, drop: bool, gelu: bool
 ) -> Iterator[Variant]:
     if windows.margin in (0, 1):  # it makes no difference to the sums
         yield Variant(
@@ -305,11 +319,11 @@ def _variants(
                 "dout_ptr": pointer,
                 "parts_ptr": "*fp32",
                 **dict.fromkeys(_VECTORS, "*fp32"),
-                "code_ptr": "*i32",
-                "tile_ptr": "*i32",
+                **dict.fromkeys(("code_ptr", "tile_ptr"), "*i32"),
+                **kept_signature(windows, drop),
                 **dict.fromkeys(_STRIDES, "i32"),
             },
-            constexprs=_sums_constants(windows, activation_first, gelu),
+            constexprs=_sums_constants(windows, activation_first, drop, gelu),
             aligned=_STRIDES,
         )
     for norm in (False, True):
@@ -320,8 +334,9 @@ def _variants(
                 **dict.fromkeys(("y_ptr", "dout_ptr", "dy_ptr"), pointer),
                 **dict.fromkeys((*_VECTORS, "dgamma_ptr", "dbeta_ptr"), "*fp32"),
                 **dict.fromkeys(("code_ptr", "row_offset_ptr", "tile_ptr"), "*i32"),
+                **kept_signature(windows, drop),
                 **dict.fromkeys((*_STRIDES, *_GRADIENT_STRIDES), "i32"),
             },
-            constexprs=_gradient_constants(windows, norm, activation_first, gelu),
+            constexprs=_gradient_constants(windows, norm, activation_first, drop, gelu),
             aligned=(*_STRIDES, *_GRADIENT_STRIDES),
         )

@@ -26,6 +26,19 @@ def channels_of(STORED: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def dropped(value, keep_ptr, row, live, scale, STORED: tl.constexpr, BLOCK: tl.constexpr):
+    """A program's channels of pixels ``row``, or their gradients: scaled where they are kept, and 0 elsewhere."""
+    at = row.to(tl.int64) * ((STORED + BLOCK - 1) // BLOCK)
+    if STORED > BLOCK:
+        at += tl.program_id(1)
+    word = tl.load(keep_ptr + at, mask=live, other=0)
+    if BLOCK < 64:
+        word = word.to(tl.int32)
+    kept = word[:, None] >> tl.arange(0, BLOCK)[None, :] & 1
+    return value * tl.where(kept != 0, scale, 0.0)  # multiplied, so that NaN stays NaN
+
+
+@triton.jit
 def _pixel(
     y_ptr, at, mask, place, WIDTH: tl.constexpr, STORED: tl.constexpr, POOL: tl.constexpr
 ):  # fmt: skip

@@ -118,8 +118,8 @@ WITH_GELU = (8, 16, 128)
 """Channels of those that are compiled with GELU too, for a look at it: no preset has it."""
 
 
-def known_windows(*, gradient: bool) -> Iterator[tuple[str, Windows]]:
-    """Everything that the presets can ask for, by name; as their gradients or as what comes out needs margins."""
+def known_windows(*, gradient: bool) -> Iterator[tuple[str, Windows, bool]]:
+    """All that the presets can ask for: name, sizes with the margins of gradients or outputs, if it is dropped."""
     for width in (4, 8, 12):
         for size, channels, pools in ((32, width, (2,)), (16, 2 * width, (1, 2)), (8, 4 * width, (1, 2))):
             for pool in pools:
@@ -131,9 +131,9 @@ def known_windows(*, gradient: bool) -> Iterator[tuple[str, Windows]]:
                     windows = Windows(
                         height=size, width=size, channels=channels, stored=channels, pool=pool, **margins
                     )
-                    yield f"{size}x{size}-{channels}-pool{pool}-margin{max(margins.values())}", windows
+                    yield f"{size}x{size}-{channels}-pool{pool}-margin{max(margins.values())}", windows, False
     for size in (15, 7, 3):
-        yield f"{size}x{size}-16", Windows(height=size, width=size, channels=16, stored=16)
+        yield f"{size}x{size}-16", Windows(height=size, width=size, channels=16, stored=16), True
 
 
 def known_features() -> Iterator[int]:

@@ -60,8 +60,8 @@ def architectures() -> Iterator[Architecture]:
 
 def test_every_layer_of_the_presets_is_known() -> None:
     convolutions, features, layers = set(known_shapes()), set(known_features()), set(known_layers())
-    windows = {(w.height, w.width, w.channels, w.pool, w.out_margin) for _, w in known_windows(gradient=False)}
-    back = {(w.height, w.width, w.channels, w.pool, w.margin) for _, w in known_windows(gradient=True)}
+    windows = {(w.height, w.width, w.channels, w.pool, w.out_margin) for _, w, _ in known_windows(gradient=False)}
+    back = {(w.height, w.width, w.channels, w.pool, w.margin) for _, w, _ in known_windows(gradient=True)}
     asked_convolutions, asked_layers = set(), set()
     for architecture in architectures():
         shapes = architecture.shapes()

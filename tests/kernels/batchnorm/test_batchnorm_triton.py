@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from wse.kernels.batchnorm.triton import (
 )
 from wse.kernels.batchnorm.triton_gradient import normalise_gradient
 from wse.kernels.packs import Pack
+from wse.kernels.philox.triton_dropout import Keep, keep_layout
 
 from ..conftest import ROUNDED
 
@@ -44,21 +46,25 @@ class Case:
     norm: bool = True
     activation_first: bool = False
     mean: float = 1.0
+    drop: bool = False
 
 
 CASES = {
-    "pooled": Case(4, 6, 4, 4, (0, 3, 3, 4, 6, 7, 8, 9), ALL, pool=2),
-    "pooled, cut off": Case(5, 3, 12, 12, (0, 2, 2, 3), ("elu", "relu", "gelu"), pool=2),
+    "pooled": Case(4, 6, 4, 4, (0, 3, 3, 4, 6, 7, 8, 9), ALL, pool=2, drop=True),
+    "pooled, cut off": Case(5, 3, 12, 12, (0, 2, 2, 3), ("elu", "relu", "gelu"), pool=2, drop=True),
     "pooled, gelu": Case(6, 6, 6, 6, (0, 2, 4), ("gelu", "gelu"), pool=2, mean=-0.5),
-    "pooled, stored wider": Case(2, 4, 6, 8, (0, 2, 3), ("sigmoid", "elu"), pool=2),
+    "pooled, stored wider": Case(2, 4, 6, 8, (0, 2, 3), ("sigmoid", "elu"), pool=2, drop=True),
     "pooled by 3": Case(7, 6, 5, 5, (0, 2, 3), ("tanh", "leaky_relu"), pool=3),
     "not pooled": Case(3, 3, 8, 8, (0, 2, 2, 3, 4, 5, 6, 7), ALL),
     "far from 0": Case(4, 4, 4, 4, (0, 8), ("sigmoid",), mean=300.0),
-    "features": Case(1, 1, 10, 16, (0, 5, 5, 9, 14, 15, 20, 37), ALL, activation_first=True),
-    "many features": Case(1, 1, 72, 72, (0, 290, 292), ("gelu", "relu"), activation_first=True),  # 19 tiles of 16
+    "features": Case(1, 1, 10, 16, (0, 5, 5, 9, 14, 15, 20, 37), ALL, activation_first=True, drop=True),
+    # 18 tiles, more than are added at a time
+    "many features": Case(1, 1, 72, 72, (0, 1100, 1102), ("gelu", "relu"), activation_first=True, drop=True),
     "plain, pooled": Case(4, 4, 6, 6, (0, 2, 2, 3, 4, 5, 6, 8), ALL, pool=2, norm=False, mean=0.0),
-    "plain, cut off": Case(3, 5, 4, 4, (0, 2, 3), ("gelu", "tanh"), pool=2, norm=False, mean=0.0),
+    "plain, cut off": Case(3, 5, 4, 4, (0, 2, 3), ("gelu", "tanh"), pool=2, norm=False, mean=0.0, drop=True),
     "plain features": Case(1, 1, 10, 10, (0, 2, 2, 3, 4, 5, 6, 8), ALL, norm=False, activation_first=True),
+    "dropped": Case(3, 3, 16, 16, (0, 2, 2, 9), ("relu", "tanh", "elu"), norm=False, drop=True),
+    "dropped, wide": Case(1, 3, 24, 24, (0, 2, 3), ("relu", "tanh"), drop=True),
 }
 
 
@@ -87,8 +93,22 @@ class Pass:
         gamma[:, 0] = 0  # everything in a window is equally large
         self.gamma = part(members, channels, gamma, device)
         self.beta = part(members, channels, torch.randn(members, channels), device)
+        self.keep = self.keep_of(torch.rand(out) < 0.6) if case.drop else None
         self.moving = [part(members, channels, torch.rand(members, channels), device) for _ in range(2)]
         self.before = [average.clone().double() for average in self.moving]
+
+    def keep_of(self, mask_RHWC: Tensor) -> Keep:
+        """That as words, and scales that tell members apart."""
+        (pixels, count), word = keep_layout(mask_RHWC[0, ..., 0].numel(), self.case.stored)
+        bits = np.zeros((len(mask_RHWC), pixels, count * word.itemsize * 8), dtype=bool)
+        bits[..., : self.case.channels] = mask_RHWC.flatten(1, 2)
+        words = torch.from_numpy(np.packbits(bits, axis=-1, bitorder="little")).view(word)
+        scales = 1.25 + torch.arange(len(self.case.rows) - 1)
+        counts = torch.tensor(self.case.rows).diff()
+        self.factors = mask_RHWC.to(self.device) * scales.repeat_interleave(counts)[:, None, None, None].to(
+            self.device
+        )
+        return Keep(words=words.to(self.device), scales=scales.to(self.device))
 
     def expected(self, dtype: torch.dtype = torch.float64, *, evaluation: bool = False) -> dict[str, Tensor]:
         case = self.case
@@ -105,6 +125,8 @@ class Pass:
             pool=case.pool,
             activation_first=case.activation_first,
         )
+        if case.drop and not evaluation:
+            out = out * self.factors
         leaves = (y, gamma, beta) if case.norm else (y,)
         gradients = torch.autograd.grad(out, leaves, self.dout.to(dtype))
         return {"out": out.detach(), **dict(zip(("dy", "dgamma", "dbeta"), gradients, strict=False))}
@@ -137,7 +159,7 @@ class Pass:
         nothing = torch.full((members, case.channels), torch.nan)
         dgamma, dbeta = (part(members, case.channels, nothing, self.device) for _ in range(2))
         norm = {"statistics": self.statistics(y_in), "gamma": self.gamma, "beta": self.beta} if case.norm else {}
-        settings = {"codes": self.codes, "pack": self.pack, "pool": case.pool, **norm}
+        settings = {"codes": self.codes, "pack": self.pack, "pool": case.pool, "keep": self.keep, **norm}
         normalise(y_in, out, activation_first=case.activation_first, **settings)
         gradients = {"dgamma": dgamma, "dbeta": dbeta} if case.norm else {}
         normalise_gradient(y_in, dout_in, dy, activation_first=case.activation_first, **settings, **gradients)
@@ -289,5 +311,8 @@ def test_what_does_not_fit_is_refused() -> None:
         normalise(y, y, codes=codes, pack=pack, pool=2, activation_first=True)
     with pytest.raises(ValueError, match="need `gamma` and `beta`"):
         normalise(y, y, codes=codes, pack=pack, statistics=statistics)
+    keep = Keep(words=torch.zeros(2, 4, 1, dtype=torch.int8), scales=torch.ones(1))
+    with pytest.raises(ValueError, match=r"`keep.words` .* must have 1 words of 16 pixels"):
+        normalise(y, y, codes=codes, pack=pack, keep=keep)
     with pytest.raises(ValueError, match="need `dgamma` and `dbeta`"):
         normalise_gradient(y, y, y, codes=codes, pack=pack, statistics=statistics, gamma=vector, beta=vector)
