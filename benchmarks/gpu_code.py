@@ -109,7 +109,7 @@ def launches_of(architecture: Architecture, members: int, batch: int, dtype: tor
     layout = ArenaLayout(Layout(architecture))
     arena = torch.zeros(members, layout.size, device=meta)
     resident: Any = SimpleNamespace(
-        images=torch.zeros(70000, 32, 32, 3, dtype=torch.uint8, device=meta),
+        images=torch.zeros(70000, 32, 32, 4, dtype=torch.uint8, device=meta),
         labels=torch.zeros(70000, dtype=torch.uint8, device=meta),
         table=torch.zeros(60000, dtype=torch.int32, device=meta),
     )
@@ -117,6 +117,7 @@ def launches_of(architecture: Architecture, members: int, batch: int, dtype: tor
         Network(architecture, images, dtype, meta), images, layout=layout, arena=arena,
         gradient=torch.zeros_like(arena), state=torch.zeros(2, *arena.shape, device=meta),
         tables=Tables(members, architecture.outputs, 1, meta), resident=resident, gelu=False,
+        augment="nws" in architecture.name,
     )  # fmt: skip
     step.lay([batch] * members)
     with recorded() as launches:

@@ -159,7 +159,7 @@ class Workload:
             settings=space.settings,
             splits=splits,
             should_stop=lambda: False,
-            activations=space.choices("activation"),
+            choices=space.all_choices,
         )
         noise = {name: _noise_like(split) for name, split in splits.items()}
         self.checking = dataclasses.replace(self.context, splits=noise)

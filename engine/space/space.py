@@ -142,6 +142,12 @@ class Space:
         """The values a property can take if they are countable; the bounds of a uniform distribution if not."""
         return self.properties[name].examples()
 
+    @property
+    def all_choices(self) -> dict[str, tuple[Any, ...]]:
+        """``choices`` of every property whose values are countable."""
+        countable = (name for name, found in self.properties.items() if not isinstance(found, Uniform))
+        return {name: self.choices(name) for name in countable}
+
     def members(self, seed: int, ids: Sequence[int] | range) -> list[Member]:
         """Draw members.
 

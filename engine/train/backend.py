@@ -7,14 +7,14 @@ once and knows nothing of how a pack computes. A pack may hold one member or tho
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import WseError
-from ..nets import ACTIVATIONS, Architecture
+from ..nets import Architecture
 from ..space import Member, Settings
 from .split import Part, Split
 
@@ -37,13 +37,17 @@ class Context:
         settings: the space's settings.
         splits: image set name -> its split.
         should_stop: asked often; True when the run is to end, and the pack raises ``Interrupted``.
-        activations: that members of the population may have.
+        choices: of properties, the values that members of the population may have.
     """
 
     settings: Settings
     splits: Mapping[str, Split]
     should_stop: Callable[[], bool]
-    activations: Collection[str] = ACTIVATIONS
+    choices: Mapping[str, Collection[Any]] = field(default_factory=dict)
+
+    def may_have(self, name: str, value: Any) -> bool:
+        """Whether a member may have this value of a property; nobody may have said."""
+        return name not in self.choices or value in self.choices[name]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

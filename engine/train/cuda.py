@@ -173,14 +173,18 @@ class CudaPack:
 
     def place(self, row: int, member: Member, weights: Weights) -> None:
         """Put a member at the start of its training into a free row."""
-        split = self._context.splits[member.setup.dataset]
+        setup = member.setup
+        for name in ("activation", "augmentation"):  # kernels are compiled for what the population may have
+            if not self._context.may_have(name, getattr(setup, name)):
+                raise ValueError(f"no member of the population has {name} = {getattr(setup, name)}")
+        split = self._context.splits[setup.dataset]
         self._rows[row] = Row.of(member, split, self._resident)
         self._snapshots.pop(row, None)
         self._changed = True
         self._arena[row] = torch.from_numpy(self._packed(weights)).to(self._device)
         self._gradient[row] = 0
         self._state[:, row] = 0
-        self._state[0, row] = initial_mean_square(member.setup.optimizer, self._context.settings.optimizer_form)
+        self._state[0, row] = initial_mean_square(setup.optimizer, self._context.settings.optimizer_form)
 
     def state(self, row: int) -> RowState:
         """Where the member of a row is."""
@@ -286,7 +290,8 @@ class CudaPack:
                 state=self._state,
                 tables=self._tables,
                 resident=self._resident,
-                gelu="gelu" in self._context.activations,
+                gelu=self._context.may_have("activation", "gelu"),
+                augment=self._context.may_have("augmentation", True),
             )
             self._changed = True
         if self._changed:

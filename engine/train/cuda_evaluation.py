@@ -135,6 +135,7 @@ class Evaluator:
                 grey=wanted.color == "grey",
                 low=wanted.low,
                 high=wanted.high,
+                augment=any(augments),
             )
             network.forward(scene)
             tables = {"indices": indices, "labels": labels, "losses": losses, "answers": answers}
@@ -162,7 +163,7 @@ class Evaluator:
             scales=torch.ones(len(jobs), device=device),
             drops=False,
             batch_statistics=is_faithful,
-            gelu="gelu" in self._context.activations,
+            gelu=self._context.may_have("activation", "gelu"),
         )
 
     def _batches(self, jobs: list[_Job]) -> Iterator[tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]]:

@@ -37,6 +37,7 @@ class Step:
         tables: hyper-parameters and counters.
         resident: the image sets.
         gelu: whether a member may have GELU.
+        augment: whether a member may have augmentation.
 
     Attributes:
         network: the network.
@@ -55,11 +56,12 @@ class Step:
         tables: Tables,
         resident: ResidentImages,
         gelu: bool,
+        augment: bool,
     ) -> None:
         device = arena.device
         self.network, self.pack = network, Pack(members=len(arena), images=images, device=device)
         self._layout, self._arena, self._gradient, self._state = layout, arena, gradient, state
-        self._tables, self._resident = tables, resident
+        self._tables, self._resident, self._augment = tables, resident, augment
         self._indices = torch.zeros(images, dtype=torch.int32, device=device)
         self._losses = torch.zeros(images, device=device)
         self._answers = torch.zeros(images, dtype=torch.int32, device=device)
@@ -131,6 +133,7 @@ class Step:
             grey=wanted.color == "grey",
             low=wanted.low,
             high=wanted.high,
+            augment=self._augment,
         )
         network.forward(self._scene)
         cross_entropy(

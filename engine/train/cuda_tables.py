@@ -26,6 +26,7 @@ from wse.kernels.philox import drop_level, keep_probability
 from wse.kernels.philox.triton import ADDRESS_COLUMNS
 
 from ..space import Member, Settings
+from .cuda_layout import INPUT_CHANNELS
 from .schedule import learning_rate, steps_per_epoch
 from .split import Part, Split
 
@@ -40,7 +41,8 @@ class ResidentImages:
         device: where.
 
     Attributes:
-        images: uint8 [n, 32, 32, 3], of each set the training images and then the test images.
+        images: uint8 [n, 32, 32, 4], of each set the training images and then the test images; the last channel
+            is none.
         labels: uint8 [n].
         table: int32, the sets' training images class after class, as indices into ``images``.
         classes: of the set that has the most.
@@ -49,7 +51,13 @@ class ResidentImages:
     def __init__(self, splits: Mapping[str, Split], device: Device) -> None:
         self._first: dict[tuple[str, bool], int] = {}
         self._first_row: dict[str, int] = {}
-        images, labels, tables, end, rows = [], [], [], 0, 0
+        labels, tables, end, rows = [], [], 0, 0
+        whole = [
+            part for split in splits.values() for part in (split.images.train_images, split.images.test_images)
+        ]
+        self.images = torch.zeros(
+            sum(map(len, whole)), *whole[0].shape[1:3], INPUT_CHANNELS, dtype=torch.uint8, device=device
+        )
         for name, split in splits.items():
             source = split.images
             self._first_row[name] = rows
@@ -57,10 +65,9 @@ class ResidentImages:
             rows += len(split.table)
             for is_test, part in ((False, source.train_images), (True, source.test_images)):
                 self._first[name, is_test] = end
-                images.append(torch.from_numpy(np.array(part)).to(device))
+                self.images[end : end + len(part), ..., :3] = torch.from_numpy(np.array(part)).to(device)
                 labels.append(source.test_labels if is_test else source.train_labels)
                 end += len(part)
-        self.images = torch.cat(images)
         self.labels = torch.from_numpy(np.concatenate(labels)).to(device)
         self.table = torch.from_numpy(np.concatenate(tables).astype(np.int32)).to(device)
         self.classes = max(len(split.training) for split in splits.values())

@@ -124,7 +124,7 @@ def _measured(
             for name in manifest.image_sets
         },
         should_stop=lambda: False,
-        activations=space.choices("activation"),
+        choices=space.all_choices,
     )
 
     def measure(given: tuple[Member, list[Float32]]) -> tuple[int, tuple[SnapshotRecord, ...]]:

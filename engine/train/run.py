@@ -94,7 +94,7 @@ class Run:
                 for name, images in self.image_sets.items()
             },
             should_stop=self._stop.is_set,
-            activations=options.space.choices("activation"),
+            choices=options.space.all_choices,
         )
         self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self.plan_of([member.id for member in self.members])

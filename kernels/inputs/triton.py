@@ -1,13 +1,16 @@
 """A pack's batches for Triton: gathered by index from resident images, augmented, as the architecture sees them.
 
-R images of a step, P members; H, W pixels, CN channels that an image has in memory. Three channels are stored as
-four, the last of them zero.
+R images of a step, P members; H, W pixels. Images have four channels in memory, the last of them zero: a pixel
+that is read is a word. A launch makes images as they are, and another one those that are augmented, which take many
+more registers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -16,65 +19,59 @@ from ..packs import Pack
 from ..philox.triton import read_address
 from ..triton_variant import Variant
 from .reference import LUMA
-from .triton_augment import augmented
+from .triton_augment import augmented, channel_of
 
-COLOUR_CHANNELS = 4
+CHANNELS = 4
 
+_CHANNELS = tl.constexpr(CHANNELS)
 _RED, _GREEN, _BLUE = (tl.constexpr(weight) for weight in LUMA)
 
 
 @triton.jit
+def _shares(pixels, channel: tl.constexpr):
+    """A byte of words divided by 255, exactly as a division rounds: what a product leaves over is added."""
+    byte = channel_of(pixels, channel)
+    share = byte * (1 / 255)
+    return tl.fma(tl.fma(share, -255.0, byte), 1 / 255, share)
+
+
+@triton.jit
 def inputs_kernel(
-    values_ptr,
-    images_ptr,
-    indices_ptr,
-    tiles_ptr,
-    row_offsets_ptr,
-    addresses_ptr,
-    augments_ptr,
-    low,
-    span,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    CN: tl.constexpr,
-    MARGIN: tl.constexpr,
-    GREY: tl.constexpr,
+    values_ptr, images_ptr, indices_ptr, tiles_ptr, row_offsets_ptr, addresses_ptr, augments_ptr, low, span,
+    H: tl.constexpr, W: tl.constexpr, MARGIN: tl.constexpr, GREY: tl.constexpr, AUGMENT: tl.constexpr,
     GROUPS: tl.constexpr,
-):
+):  # fmt: skip
     """One image."""
     tile = tiles_ptr + tl.program_id(0) * 3
     member, row, end = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     if row == end:
         return
-    image = images_ptr + tl.load(indices_ptr + row).to(tl.int64) * (H * W * 3)
+    if (tl.load(augments_ptr + member) != 0) != AUGMENT:  # the other launch's
+        return
+    image = images_ptr + tl.load(indices_ptr + row).to(tl.int64) * (H * W)
     group, place = tl.arange(0, GROUPS)[:, None], tl.arange(0, 8)[None, :]
     pixels = group * 8 + place
     inside = pixels < H * W
-    if tl.load(augments_ptr + member) != 0:
+    if AUGMENT:
         seed, identity, epoch, first_place = read_address(addresses_ptr, member)
         sample = first_place + (row - tl.load(row_offsets_ptr + member)).to(tl.uint32)
         red, green, blue = augmented(image, seed, identity, epoch, sample, group, place, H, W)
     else:
-        red = tl.div_rn(tl.load(image + pixels * 3, mask=inside, other=0).to(tl.float32), 255.0)
-        green = tl.div_rn(tl.load(image + pixels * 3 + 1, mask=inside, other=0).to(tl.float32), 255.0)
-        blue = tl.div_rn(tl.load(image + pixels * 3 + 2, mask=inside, other=0).to(tl.float32), 255.0)
+        words = tl.load(image + pixels, mask=inside, other=0)
+        red, green, blue = _shares(words, 0), _shares(words, 1), _shares(words, 2)
 
     dtype = values_ptr.dtype.element_ty
-    places = (pixels // W * (W + 2 * MARGIN) + MARGIN + pixels % W) * CN
-    at = values_ptr + row.to(tl.int64) * (H * (W + 2 * MARGIN) * CN) + places
     zero = tl.zeros((GROUPS, 8), dtype)
     if GREY:
-        luma = ((red * _RED + green * _GREEN + blue * _BLUE) * span + low).to(dtype)
-        tl.store(at, luma, mask=inside)
-        for channel in tl.static_range(1, CN):
-            tl.store(at + channel, zero, mask=inside)
+        first, second, third = ((red * _RED + green * _GREEN + blue * _BLUE) * span + low).to(dtype), zero, zero
     else:
-        # Joined so that the channels of a pixel are next to each other: (r, b) and (g, 0) give r, g, b, 0.
-        left = tl.join((low + span * red).to(dtype), (low + span * blue).to(dtype))
-        right = tl.join((low + span * green).to(dtype), zero)
-        colours = tl.reshape(tl.join(left, right), (GROUPS, 8, CN))
-        channels = tl.arange(0, CN)
-        tl.store(at[:, :, None] + channels[None, None, :], colours, mask=inside[:, :, None])
+        first, second = (low + span * red).to(dtype), (low + span * green).to(dtype)
+        third = (low + span * blue).to(dtype)
+    # Joined so that the channels of a pixel are next to each other.
+    colours = tl.reshape(tl.join(tl.join(first, third), tl.join(second, zero)), (GROUPS, 8, _CHANNELS))
+    places = (pixels // W * (W + 2 * MARGIN) + MARGIN + pixels % W) * _CHANNELS
+    at = values_ptr + row.to(tl.int64) * (H * (W + 2 * MARGIN) * _CHANNELS) + places
+    tl.store(at[:, :, None] + tl.arange(0, _CHANNELS)[None, None, :], colours, mask=inside[:, :, None])
 
 
 def input_tiles(
@@ -89,14 +86,15 @@ def input_tiles(
     grey: bool,
     low: float,
     high: float,
+    augment: bool = True,
 ) -> None:
     """Write the images of a step, with what each member's augmentation makes of them.
 
     Args:
-        values: bfloat16 or float32 [R, H, W + 2 * margin, CN], written inside the margins; CN is 4, or any number
-            where the input is grey. Channels that are none become 0.
+        values: bfloat16 or float32 [R, H, W + 2 * margin, 4], written inside the margins. Channels that are none
+            become 0.
         pack: whose images they are.
-        images: uint8 [n, H, W, 3], the resident images of all image sets; H * W a multiple of 8.
+        images: uint8 [n, H, W, 4], the resident images of all image sets; H * W a multiple of 8.
         indices: int32 [R], which of them.
         addresses: int64 [P, 4]: seed, member id, epoch, place of the batch's first image.
         augments: int32 [P], 0 for members whose images stay as they are.
@@ -104,48 +102,47 @@ def input_tiles(
         grey: one channel of luma instead of three.
         low: what black becomes.
         high: what white becomes.
+        augment: whether a member may have augmentation.
 
     Raises:
         ValueError: sizes do not fit.
     """
-    _, H, W, _ = images.shape
-    if values.shape[1:3] != (H, W + 2 * margin) or H * W % 8 or not (grey or values.shape[3] == COLOUR_CHANNELS):
+    _, H, W, channels = images.shape
+    if values.shape[1:] != (H, W + 2 * margin, CHANNELS) or H * W % 8 or channels != CHANNELS:
         raise ValueError(f"images {tuple(images.shape)} do not fit values {tuple(values.shape)}, margin {margin}")
     tiles = pack.tiles(items_per_image=1, size=1)
-    inputs_kernel[(len(tiles),)](
-        values,
-        images,
-        indices,
-        tiles.table,
-        pack.row_offsets,
-        addresses,
-        augments,
-        low,
-        high - low,
-        H=H,
-        W=W,
-        CN=values.shape[3],
-        MARGIN=margin,
-        GREY=grey,
-        GROUPS=triton.next_power_of_2(H * W // 8),
-        num_warps=4,
-    )
+    for augmented_ones in (False, True)[: 1 + augment]:
+        inputs_kernel[(len(tiles),)](
+            values, images.view(torch.int32), indices, tiles.table, pack.row_offsets, addresses, augments, low,
+            high - low, **_constants(H, W, margin, grey, augmented_ones), num_warps=4,
+        )  # fmt: skip
+
+
+def _constants(height: int, width: int, margin: int, grey: bool, augment: bool) -> dict[str, int]:
+    return {
+        "H": height,
+        "W": width,
+        "MARGIN": margin,
+        "GREY": grey,
+        "AUGMENT": augment,
+        "GROUPS": triton.next_power_of_2(height * width // 8),
+    }
 
 
 def variants() -> Iterator[Variant]:
     """Colour for the filters of the nws family, grey without margins for the small-cnn family."""
-    for margin, grey, channels in ((1, False, 4), (2, False, 4), (3, False, 4), (0, True, 1), (0, True, 4)):
-        for dtype in ("bf16", "fp32"):
-            yield Variant(
-                kernel=inputs_kernel,
-                name=f"inputs-m{margin}-c{channels}-{'grey' if grey else 'colour'}-{dtype}",
-                signature={
-                    "values_ptr": f"*{dtype}",
-                    "images_ptr": "*u8",
-                    **dict.fromkeys(("indices_ptr", "tiles_ptr", "row_offsets_ptr", "augments_ptr"), "*i32"),
-                    "addresses_ptr": "*i64",
-                    "low": "fp32",
-                    "span": "fp32",
-                },
-                constexprs={"H": 32, "W": 32, "CN": channels, "MARGIN": margin, "GREY": grey, "GROUPS": 128},
-            )
+    forms = product(((1, False), (2, False), (3, False), (0, True)), (False, True), ("bf16", "fp32"))
+    for (margin, grey), augment, dtype in forms:
+        yield Variant(
+            kernel=inputs_kernel,
+            name=f"inputs-m{margin}-{'grey' if grey else 'colour'}{'-augmented' if augment else ''}-{dtype}",
+            signature={
+                "values_ptr": f"*{dtype}",
+                "images_ptr": "*i32",
+                **dict.fromkeys(("indices_ptr", "tiles_ptr", "row_offsets_ptr", "augments_ptr"), "*i32"),
+                "addresses_ptr": "*i64",
+                "low": "fp32",
+                "span": "fp32",
+            },
+            constexprs=_constants(32, 32, margin, grey, augment),
+        )

@@ -44,7 +44,7 @@ def augmented(
     """(red, green, blue) of an augmented image, float32 in [0, 1].
 
     Args:
-        image_ptr: uint8 [H, W, 3].
+        image_ptr: int32 [H, W], red, green and blue in the bytes of a pixel, the lowest first.
         seed: int64.
         identity: uint32, the member's id.
         epoch: uint32.
@@ -61,9 +61,12 @@ def augmented(
     d4, d5, d6, d7 = _uniforms(seed, first + 1, epoch, identity)
     d8, d9, _, _ = _uniforms(seed, first + 2, epoch, identity)
     at, right, below, next_x, next_y = _sources(pixels, inside, d0, d1, d2, d3, d4, H, W)
-    red = _interpolated(image_ptr + at, right, below, next_x, next_y)
-    green = _interpolated(image_ptr + 1 + at, right, below, next_x, next_y)
-    blue = _interpolated(image_ptr + 2 + at, right, below, next_x, next_y)
+    at = image_ptr + at
+    upper_left, upper_right = tl.load(at), tl.load(at + next_x)
+    lower_left, lower_right = tl.load(at + next_y), tl.load(at + next_x + next_y)
+    red = _interpolated(upper_left, upper_right, lower_left, lower_right, right, below, 0)
+    green = _interpolated(upper_left, upper_right, lower_left, lower_right, right, below, 1)
+    blue = _interpolated(upper_left, upper_right, lower_left, lower_right, right, below, 2)
     red = _brightened(red, inside, d5, d6, H * W)
     green = _brightened(green, inside, d5, d6, H * W)
     blue = _brightened(blue, inside, d5, d6, H * W)
@@ -102,7 +105,7 @@ def _sin_cos(angle):
 
 @triton.jit
 def _sources(pixels, inside, d0, d1, d2, d3, d4, H: tl.constexpr, W: tl.constexpr):
-    """Where each pixel reads: the byte above and left, how far past it, the steps to its neighbours."""
+    """Where each pixel reads: the one above and left, how far past it, the steps to its neighbours."""
     shift_x, shift_y = (2 * d0 - 1) * (_TRANSLATION / (W / 2)), (2 * d1 - 1) * (_TRANSLATION / (W / 2))
     sine, cosine = _sin_cos((2 * d2 - 1) * _ROTATION)
     scale = 1 / (1 + (2 * d3 - 1) * _ZOOM)
@@ -118,16 +121,22 @@ def _sources(pixels, inside, d0, d1, d2, d3, d4, H: tl.constexpr, W: tl.constexp
     source_x = tl.minimum(tl.maximum(source_x, 0.0), W - 1.0)
     source_y = tl.minimum(tl.maximum(source_y, 0.0), H - 1.0)
     cell_x, cell_y = source_x.to(tl.int32), source_y.to(tl.int32)
-    at = tl.where(inside, (cell_y * W + cell_x) * 3, 0)
+    at = tl.where(inside, cell_y * W + cell_x, 0)
     # What would be read past the border has a weight of 0.
-    next_x, next_y = tl.where(cell_x < W - 1, 3, 0), tl.where(cell_y < H - 1, W * 3, 0)
+    next_x, next_y = tl.where(cell_x < W - 1, 1, 0), tl.where(cell_y < H - 1, W, 0)
     return at, source_x - cell_x.to(tl.float32), source_y - cell_y.to(tl.float32), next_x, next_y
 
 
 @triton.jit
-def _interpolated(at, right, below, next_x, next_y):
-    upper_left, upper_right = tl.load(at).to(tl.float32), tl.load(at + next_x).to(tl.float32)
-    lower_left, lower_right = tl.load(at + next_y).to(tl.float32), tl.load(at + next_x + next_y).to(tl.float32)
+def channel_of(pixels, channel: tl.constexpr):
+    """A byte of words, float32."""
+    return (pixels >> (8 * channel) & 0xFF).to(tl.float32)
+
+
+@triton.jit
+def _interpolated(upper_left, upper_right, lower_left, lower_right, right, below, channel: tl.constexpr):
+    upper_left, upper_right = channel_of(upper_left, channel), channel_of(upper_right, channel)
+    lower_left, lower_right = channel_of(lower_left, channel), channel_of(lower_right, channel)
     upper = upper_left + right * (upper_right - upper_left)
     lower = lower_left + right * (lower_right - lower_left)
     return (upper + below * (lower - upper)) * (1 / 255)
