@@ -1,7 +1,7 @@
 """A pack's batches for Triton: gathered by index from resident images, augmented, as the architecture sees them.
 
 R images of a step, P members; H, W pixels. Images have four channels in memory, the last of them zero: a pixel
-that is read is a word. A launch makes images as they are, and another one those that are augmented, which take many
+that is read is a word. A launch makes images as they are, another one those that are augmented, which take many
 more registers.
 """
 
