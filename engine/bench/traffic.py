@@ -17,7 +17,7 @@ _WEIGHT_BYTES = 4
 
 
 def least_bytes(architecture: Architecture, batches: Sequence[int], value_bytes: int) -> float:
-    """Bytes of one step of a pack, margins and tables aside.
+    """Bytes of one step of a pack; margins, tables and the bits of dropout aside.
 
     Args:
         architecture: what its members share.
@@ -46,7 +46,6 @@ def _values(architecture: Architecture) -> int:
             total += made * (
                 block.norm and not isinstance(block.layer, Conv)
             )  # its moments are a pass of their own
-            total += 4 * kept * (block.drop is not None)  # read and written, both ways
             total += (made + kept) * block.norm  # the two sums of normalisation's gradient
             total += 2 * made + kept  # the gradient through all three
         if block.ending is GlobalAveragePool:

@@ -75,8 +75,8 @@ def _largest_of_others(
         winner = tl.where(other > best, place, winner)
         best = tl.maximum(best, other, propagate_nan=_NAN_WINS)
     value = best * sign
-    if NORM:  # without a scale all come out alike
-        value, winner = tl.where(scale == 0.0, first, value), tl.where(scale == 0.0, 0, winner)
+    if NORM:  # without a scale all come out alike; where their gradient goes makes no difference then
+        value = tl.where(scale == 0.0, first, value)
     return value, winner
 
 

@@ -112,8 +112,8 @@ def test_bytes_of_a_step() -> None:
     architecture = workload.members[0].architecture
     images, first, second, features, logits = 32 * 32 * 4, 15 * 15 * 16, 7 * 7 * 16, 16, 10
     values = images  # made
-    values += images + first + 2 * first + 4 * first  # product, activation, dropout both ways
-    values += first + second + 2 * second + 4 * second
+    values += images + first + 2 * first  # product, activation
+    values += first + second + 2 * second
     values += 2 * (second + features)  # average, and its gradient
     values += features + logits  # output layer
     values += 2 * (logits + features)  # its two gradients
