@@ -49,13 +49,12 @@ def inputs_kernel(
     if (tl.load(augments_ptr + member) != 0) != AUGMENT:  # the other launch's
         return
     image = images_ptr + tl.load(indices_ptr + row).to(tl.int64) * (H * W)
-    group, place = tl.arange(0, GROUPS)[:, None], tl.arange(0, 8)[None, :]
-    pixels = group * 8 + place
+    pixels = tl.arange(0, GROUPS)[:, None] * 8 + tl.arange(0, 8)[None, :]
     inside = pixels < H * W
     if AUGMENT:
         seed, identity, epoch, first_place = read_address(addresses_ptr, member)
         sample = first_place + (row - tl.load(row_offsets_ptr + member)).to(tl.uint32)
-        red, green, blue = augmented(image, seed, identity, epoch, sample, group, place, H, W)
+        red, green, blue = augmented(image, seed, identity, epoch, sample, H, W, GROUPS)
     else:
         words = tl.load(image + pixels, mask=inside, other=0)
         red, green, blue = _shares(words, 0), _shares(words, 1), _shares(words, 2)

@@ -39,7 +39,7 @@ _RADIANS = tl.constexpr(2 * math.pi / 65536)
 
 @triton.jit
 def augmented(
-    image_ptr, seed, identity, epoch, sample, group, place, H: tl.constexpr, W: tl.constexpr
+    image_ptr, seed, identity, epoch, sample, H: tl.constexpr, W: tl.constexpr, GROUPS: tl.constexpr
 ):  # fmt: skip
     """(red, green, blue) of an augmented image, float32 in [0, 1].
 
@@ -49,12 +49,15 @@ def augmented(
         identity: uint32, the member's id.
         epoch: uint32.
         sample: uint32, position of the image in the epoch.
-        group: int32 [groups, 1]; pixel group * 8 + place is column (pixel mod W) of row (pixel div W).
-        place: int32 [1, 8].
         H: rows.
         W: columns.
+        GROUPS: of eight pixels, a power of two; pixel group * 8 + place is column (pixel mod W) of row
+            (pixel div W).
+
+    Returns:
+        Three of [GROUPS, 8].
     """
-    pixels = group * 8 + place
+    pixels = tl.arange(0, GROUPS)[:, None] * 8 + tl.arange(0, 8)[None, :]
     inside = pixels < H * W
     first = sample * _BLOCKS_PER_IMAGE
     d0, d1, d2, d3 = _uniforms(seed, first, epoch, identity)
@@ -72,12 +75,11 @@ def augmented(
     blue = _brightened(blue, inside, d5, d6, H * W)
     red, green, blue = _recoloured(red, green, blue, d7, d8)
     sigma = d9 * _NOISE_STD
-    w0, w1, w2 = _noise_words(seed, sample, epoch, identity, group, place, H * W * 3 // 8)
-    # Value n of an image, counted over pixels and channels, is number n mod 2 of the pair that its word makes.
-    odd = place % 2 != 0
-    red = _clipped(red + sigma * _normal(w0, odd))
-    green = _clipped(green + sigma * _normal(w1, place % 2 == 0))
-    blue = _clipped(blue + sigma * _normal(w2, odd))
+    groups = tl.arange(0, GROUPS)
+    noise_red, noise_green, noise_blue = _noise(seed, sample, epoch, identity, groups, H * W * 3 // 8)
+    red = _clipped(red + sigma * noise_red)
+    green = _clipped(green + sigma * noise_green)
+    blue = _clipped(blue + sigma * noise_blue)
     return red, green, blue
 
 
@@ -176,43 +178,62 @@ def _below_value(place):
 
 
 @triton.jit
-def _noise_words(seed, sample, epoch, identity, group, place, BLOCKS: tl.constexpr):
-    """The words of the red, green and blue noise of every pixel: of 24 values a group, two a word."""
-    group_words = group.to(tl.uint32)
-    zero = group_words * 0
-    number = place * 3
-    red, green, blue = number // 2, (number + 1) // 2, (number + 2) // 2
-    w_red = zero + place.to(tl.uint32) * 0
-    w_green, w_blue = w_red, w_red
-    for block in tl.static_range(3):
-        position = sample * BLOCKS + group_words * 3 + block
-        words = tl.philox(seed, position, zero + epoch, zero + identity, zero + _NOISE)
-        for word in tl.static_range(4):
-            which = block * 4 + word
-            w_red = tl.where(red == which, words[word], w_red)
-            w_green = tl.where(green == which, words[word], w_green)
-            w_blue = tl.where(blue == which, words[word], w_blue)
-    return w_red, w_green, w_blue
+def _noise(seed, sample, epoch, identity, groups, BLOCKS: tl.constexpr):
+    """The red, green and blue noise of eight pixels a group, each [groups, 8].
+
+    The 24 values of a group, counted over pixels and channels, are those of twelve words, two a word.
+    """
+    position = sample * BLOCKS + groups.to(tl.uint32) * 3
+    a0, a1, a2, a3, a4, a5, a6, a7 = _normals_of_block(seed, position, epoch, identity)
+    b0, b1, b2, b3, b4, b5, b6, b7 = _normals_of_block(seed, position + 1, epoch, identity)
+    c0, c1, c2, c3, c4, c5, c6, c7 = _normals_of_block(seed, position + 2, epoch, identity)
+    red = _row_of_eight(a0, a3, a6, b1, b4, b7, c2, c5)
+    green = _row_of_eight(a1, a4, a7, b2, b5, c0, c3, c6)
+    blue = _row_of_eight(a2, a5, b0, b3, b6, c1, c4, c7)
+    return red, green, blue
 
 
 @triton.jit
-def _normal(words, second):
-    """One of the two normals that a word makes: the reference's ``normal_pairs``, with Cephes' polynomials.
+def _row_of_eight(v0, v1, v2, v3, v4, v5, v6, v7):
+    """[n, 8] of eight [n]. What is joined last changes fastest."""
+    even = tl.join(tl.join(v0, v4), tl.join(v2, v6))
+    odd = tl.join(tl.join(v1, v5), tl.join(v3, v7))
+    return tl.reshape(tl.join(even, odd), (v0.shape[0], 8))
+
+
+@triton.jit
+def _normals_of_block(seed, position, epoch, identity):
+    zero = position * 0
+    w0, w1, w2, w3 = tl.philox(seed, position, zero + epoch, zero + identity, zero + _NOISE)
+    n0, n1 = _normals(w0)
+    n2, n3 = _normals(w1)
+    n4, n5 = _normals(w2)
+    n6, n7 = _normals(w3)
+    return n0, n1, n2, n3, n4, n5, n6, n7
+
+
+@triton.jit
+def _normals(words):
+    """The two normals that a word makes: the reference's ``normal_pairs``, with Cephes' polynomials.
 
     The library's sine keeps a table in a thread's memory for large angles, which there are none of.
     """
     radius = tl.sqrt(-2 * tl.log(((words >> 16).to(tl.int32) + 1).to(tl.float32) * (1 / 65536)))
-    # The lower half counts 65536ths of a turn: quarters of a turn, and what is left of it. A cosine is the sine of
-    # a quarter more.
+    # The lower half counts 65536ths of a turn: quarters of a turn, and what is left of it.
     angle = (words & 0xFFFF).to(tl.int32)
     quarter = (angle + 8192) >> 14
     x = (angle - (quarter << 14)).to(tl.float32) * _RADIANS
     z = x * x
     sine = x + x * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4))
     cosine = 1 - z * 0.5 + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5))
-    quarter = tl.where(second, quarter, quarter + 1)
+    # A cosine is the sine of a quarter more.
+    return radius * _turned(sine, cosine, quarter + 1), radius * _turned(sine, cosine, quarter)
+
+
+@triton.jit
+def _turned(sine, cosine, quarter):
     turned = tl.where(quarter % 2 == 0, sine, cosine)
-    return radius * tl.where(quarter % 4 < 2, turned, -turned)
+    return tl.where(quarter % 4 < 2, turned, -turned)
 
 
 @triton.jit

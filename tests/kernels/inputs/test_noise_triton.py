@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from wse.kernels.inputs.triton_augment import _normal
+from wse.kernels.inputs.triton_augment import _normals
 
 BLOCK = 8192
 
@@ -16,8 +16,9 @@ BLOCK = 8192
 def normals_kernel(words_ptr, first_ptr, second_ptr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     words = tl.load(words_ptr + at).to(tl.uint32, bitcast=True)
-    tl.store(first_ptr + at, _normal(words, at < 0))
-    tl.store(second_ptr + at, _normal(words, at >= 0))
+    first, second = _normals(words)
+    tl.store(first_ptr + at, first)
+    tl.store(second_ptr + at, second)
 
 
 def test_normals_of_all_angles_and_radii(device: str) -> None:
