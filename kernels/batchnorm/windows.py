@@ -114,7 +114,7 @@ class Windows:
         }
 
 
-WITH_GELU = (8, 16, 128)
+WITH_GELU = (48, 128)
 """Channels of those that are compiled with GELU too, for a look at it: no preset has it."""
 
 
