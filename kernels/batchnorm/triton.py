@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import triton
@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..activation.triton import activate
+from ..conv.shapes import Precision, forward_product, forward_tiling, known_shapes
 from ..packs import Pack
 from ..philox.triton_dropout import Keep
 from ..triton_layout import check_part, power_of_two
@@ -27,7 +28,7 @@ from ..triton_variant import Variant
 from .constants import DECAY, EPSILON
 from .moments import Moments
 from .triton_windows import channels_of, dropped, largest
-from .windows import WITH_GELU, Windows, known_features, known_windows
+from .windows import WITH_GELU, Windows, known_windows
 
 _TILES = 16  # of a member, added at a time
 
@@ -346,31 +347,26 @@ def _normalise_variant(name: str, pointer: str, windows: Windows, constants: dic
 
 def variants() -> Iterator[Variant]:
     """Every form that the presets can ask for."""
-    for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
-        cases = [(name, windows, False, drop) for name, windows, drop in known_windows(gradient=False)]
-        for features in known_features():
-            windows = Windows(height=1, width=1, channels=features, stored=features)
-            cases.append((f"features-{features}", windows, True, True))
+    for (name, windows, may_drop), pointer in product(known_windows(), ("*bf16", "*fp32")):
+        for norm, drop in product((False, True), (False, True)[: 1 + may_drop]):
+            for gelu in (False, True)[: 1 + (windows.channels in WITH_GELU)]:
+                constants = _constants(windows, norm, norm and windows.is_features, drop, gelu)
+                yield _normalise_variant(name, pointer, windows, constants)
+        if windows.is_features:
             yield Variant(
                 kernel=moments_kernel,
-                name=f"moments-{features}-{precision}",
+                name=f"moments-{windows.channels}-{pointer[1:]}",
                 signature={"y_ptr": pointer, "code_ptr": "*i32", "parts_ptr": "*fp32", "tile_ptr": "*i32"},
                 constexprs=_moments_constants(windows, gelu=False),
             )
-        for name, windows, activation_first, may_drop in cases:
-            forms = product(
-                (False, True), (False, True)[: 1 + may_drop], (False, True)[: 1 + (windows.channels in WITH_GELU)]
-            )
-            for norm, drop, gelu in forms:
-                constants = _constants(windows, norm, activation_first, drop, gelu)
-                yield _normalise_variant(name, pointer, windows, constants)
-    sizes = {(channels, copies) for channels in (4, 8, 12, 16, 24, 32, 48) for copies in (1, 2, 4, 8)}
-    sizes |= {(features, 1) for features in known_features()}
-    for channels, copies in sorted(sizes):
-        columns = power_of_two(channels * copies, at_least=16)
+    sizes = {(windows.channels, 1, windows.columns) for _, windows, _ in known_windows() if windows.is_features}
+    for shape, precision in product(known_shapes(), get_args(Precision)):
+        made = forward_product(shape, forward_tiling(shape, precision))
+        sizes.add((shape.outputs, made.tiling.pixels, made.columns))
+    for channels, copies, columns in sorted(sizes):
         yield Variant(
             kernel=statistics_kernel,
-            name=f"statistics-{channels}-{copies}",
+            name=f"statistics-{channels}-{copies}-{columns}",
             signature={
                 "parts_ptr": "*fp32",
                 "first_ptr": "*i32",

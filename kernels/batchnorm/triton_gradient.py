@@ -7,6 +7,7 @@ which the second needs to make the gradient of what was normalised. Letters of s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .triton import Statistics, kept, kept_signature, parameters
 from .triton_windows import channels_of, dropped, largest
-from .windows import WITH_GELU, Windows, known_features, known_windows
+from .windows import WITH_GELU, Windows, known_windows
 
 _TILES = 16  # of a member, added at a time
 
@@ -276,25 +277,18 @@ _GRADIENT_STRIDES = ("dgamma_stride", "dbeta_stride")
 
 def variants() -> Iterator[Variant]:
     """Every form that the presets can ask for."""
-    cases = [(name, windows, False, drop) for name, windows, drop in known_windows(gradient=True)]
-    for features in known_features():
-        windows = Windows(height=1, width=1, channels=features, stored=features)
-        cases.append((f"features-{features}", windows, True, True))
-        yield _total_variant(cases[-1][1])
-    for channels in (4, 8, 12, 16, 24, 32, 48):
-        if channels not in known_features():
-            yield _total_variant(Windows(height=1, width=1, channels=channels, stored=channels))
-    for precision, pointer in (("bf16", "*bf16"), ("fp32", "*fp32")):
-        for name, windows, activation_first, drop in cases:
-            yield from _variants(f"{name}-{precision}", pointer, windows, activation_first, drop, False)
-            if windows.channels in WITH_GELU:
-                yield from _variants(f"{name}-gelu-{precision}", pointer, windows, activation_first, drop, True)
+    for channels, columns in sorted({(windows.channels, windows.columns) for _, windows, _ in known_windows()}):
+        yield _total_variant(channels, columns)
+    for (name, windows, drop), pointer in product(known_windows(), ("*bf16", "*fp32")):
+        yield from _variants(f"{name}-{pointer[1:]}", pointer, windows, drop, gelu=False)
+        if windows.channels in WITH_GELU:
+            yield from _variants(f"{name}-gelu-{pointer[1:]}", pointer, windows, drop, gelu=True)
 
 
-def _total_variant(windows: Windows) -> Variant:
+def _total_variant(channels: int, columns: int) -> Variant:
     return Variant(
         kernel=total_kernel,
-        name=f"total-{windows.channels}",
+        name=f"total-{channels}",
         signature={
             "parts_ptr": "*fp32",
             "first_ptr": "*i32",
@@ -302,30 +296,25 @@ def _total_variant(windows: Windows) -> Variant:
             "dbeta_ptr": "*fp32",
             **dict.fromkeys(_GRADIENT_STRIDES, "i32"),
         },
-        constexprs=_total_constants(windows.channels, windows.columns),
+        constexprs=_total_constants(channels, columns),
         aligned=_GRADIENT_STRIDES,
     )
 
 
-def _variants(
-    name: str, pointer: str, windows: Windows, activation_first: bool, drop: bool, gelu: bool
-) -> Iterator[Variant]:
-    if windows.margin in (0, 1):  # it makes no difference to the sums
-        yield Variant(
-            kernel=sums_kernel,
-            name=f"sums-{name}",
-            signature={
-                "y_ptr": pointer,
-                "dout_ptr": pointer,
-                "parts_ptr": "*fp32",
-                **dict.fromkeys(_VECTORS, "*fp32"),
-                **dict.fromkeys(("code_ptr", "tile_ptr"), "*i32"),
-                **kept_signature(windows, drop),
-                **dict.fromkeys(_STRIDES, "i32"),
-            },
-            constexprs=_sums_constants(windows, activation_first, drop, gelu),
-            aligned=_STRIDES,
-        )
+def _variants(name: str, pointer: str, windows: Windows, drop: bool, *, gelu: bool) -> Iterator[Variant]:
+    yield Variant(
+        kernel=sums_kernel,
+        name=f"sums-{name}",
+        signature={
+            **dict.fromkeys(("y_ptr", "dout_ptr"), pointer),
+            **dict.fromkeys((*_VECTORS, "parts_ptr"), "*fp32"),
+            **dict.fromkeys(("code_ptr", "tile_ptr"), "*i32"),
+            **kept_signature(windows, drop),
+            **dict.fromkeys(_STRIDES, "i32"),
+        },
+        constexprs=_sums_constants(windows, windows.is_features, drop, gelu),
+        aligned=_STRIDES,
+    )
     for norm in (False, True):
         yield Variant(
             kernel=gradient_kernel,
@@ -337,6 +326,6 @@ def _variants(
                 **kept_signature(windows, drop),
                 **dict.fromkeys((*_STRIDES, *_GRADIENT_STRIDES), "i32"),
             },
-            constexprs=_gradient_constants(windows, norm, activation_first, drop, gelu),
+            constexprs=_gradient_constants(windows, norm, norm and windows.is_features, drop, gelu),
             aligned=(*_STRIDES, *_GRADIENT_STRIDES),
         )

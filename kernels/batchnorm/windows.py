@@ -72,6 +72,11 @@ class Windows:
         )
 
     @property
+    def is_features(self) -> bool:
+        """Whether an image is one pixel, as a vector of features is."""
+        return self.height == self.width == 1
+
+    @property
     def items(self) -> int:
         """Windows of an image."""
         return -(-self.height // self.pool) * -(-self.width // self.pool)
@@ -118,22 +123,22 @@ WITH_GELU = (48, 128)
 """Channels of those that are compiled with GELU too, for a look at it: no preset has it."""
 
 
-def known_windows(*, gradient: bool) -> Iterator[tuple[str, Windows, bool]]:
-    """All that the presets can ask for: name, sizes with the margins of gradients or outputs, if it is dropped."""
+def known_windows() -> Iterator[tuple[str, Windows, bool]]:
+    """All images and features that the presets can ask for: name, sizes and margins, whether units are dropped."""
     for width in (4, 8, 12):
         for size, channels, pools in ((32, width, (2,)), (16, 2 * width, (1, 2)), (8, 4 * width, (1, 2))):
             for pool in pools:
                 last = size == 8 and pool == 2  # flattened, so without a margin
                 for margin in (1, 2, 3):
-                    if last and not gradient and margin > 1:
-                        continue
-                    margins = {"margin": margin} if gradient else {"out_margin": 0 if last else margin}
                     windows = Windows(
-                        height=size, width=size, channels=channels, stored=channels, pool=pool, **margins
-                    )
-                    yield f"{size}x{size}-{channels}-pool{pool}-margin{max(margins.values())}", windows, False
+                        height=size, width=size, channels=channels, stored=channels, pool=pool, margin=margin,
+                        out_margin=0 if last else margin,
+                    )  # fmt: skip
+                    yield f"{size}x{size}-{channels}-pool{pool}-margin{margin}", windows, False
     for size in (15, 7, 3):
         yield f"{size}x{size}-16", Windows(height=size, width=size, channels=16, stored=16), True
+    for features in known_features():
+        yield f"features-{features}", Windows(height=1, width=1, channels=features, stored=features), True
 
 
 def known_features() -> Iterator[int]:

@@ -242,6 +242,16 @@ def product_tiling(kernel: int, source: int, target: int, width: int, stride: in
     return Tiling(pixels=pixels, chunk=chunk)
 
 
+def forward_tiling(shape: ConvShape, precision: Precision) -> Tiling:
+    """What the convolution is cut into."""
+    return product_tiling(shape.kernel, shape.channels, shape.outputs, shape.out_width, shape.stride, precision)
+
+
+def gradient_tiling(shape: ConvShape, precision: Precision) -> Tiling:
+    """What the gradient of its input is cut into."""
+    return product_tiling(shape.kernel, shape.outputs, shape.channels, shape.width, shape.stride, precision)
+
+
 def weight_tiling(shape: ConvShape, precision: Precision) -> Tiling:
     """What the weight gradient is cut into."""
     pixels = max(min(8, power_of_two(shape.out_width), 64 // power_of_two(shape.outputs)), 1)

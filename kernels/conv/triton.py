@@ -24,12 +24,14 @@ from .shapes import (
     Product,
     Tiling,
     forward_product,
+    forward_tiling,
     gradient_product,
+    gradient_tiling,
     known_shapes,
-    product_tiling,
 )
 
 _BAND_ROWS = 16
+_IMAGE_SIDE = 32  # of the presets
 
 
 @triton.jit
@@ -142,9 +144,7 @@ def convolve(
     Raises:
         ValueError: a tensor has another shape, dtype or memory layout.
     """
-    tiling = tiling or product_tiling(
-        shape.kernel, shape.channels, shape.outputs, shape.out_width, shape.stride, _precision(x)
-    )
+    tiling = tiling or forward_tiling(shape, _precision(x))
     return _multiply(x, w, y, forward_product(shape, tiling), shape, pack, bias, moments, reverse=False)
 
 
@@ -164,9 +164,7 @@ def input_gradient(
     Raises:
         ValueError: a tensor has another shape, dtype or memory layout.
     """
-    tiling = tiling or product_tiling(
-        shape.kernel, shape.outputs, shape.channels, shape.width, shape.stride, _precision(dy)
-    )
+    tiling = tiling or gradient_tiling(shape, _precision(dy))
     _multiply(dy, w, dx, gradient_product(shape, tiling), shape, pack, None, False, reverse=True)
 
 
@@ -258,18 +256,15 @@ def variants() -> Iterator[Variant]:
 
 def _variants(shape: ConvShape, precision: Precision, pointer: str) -> Iterator[Variant]:
     name = f"k{shape.kernel}-{shape.height}x{shape.width}-{shape.channels}-{shape.outputs}-{precision}"
-    kernel, stride = shape.kernel, shape.stride
-    tilings = (
-        product_tiling(kernel, shape.channels, shape.outputs, shape.out_width, stride, precision),
-        product_tiling(kernel, shape.outputs, shape.channels, shape.width, stride, precision),
-    )
-    forward, gradient = forward_product(shape, tilings[0]), gradient_product(shape, tilings[1])
-    margin = (kernel - 1) // 2 if shape.padding == "same" else 0
+    forward = forward_product(shape, forward_tiling(shape, precision))
+    gradient = gradient_product(shape, gradient_tiling(shape, precision))
+    margin = (shape.kernel - 1) // 2 if shape.padding == "same" else 0
+    is_first = shape.height == _IMAGE_SIDE  # the images need no gradient
     for what, product, bias, moments in (
         ("convolve-moments", forward, True, True),
         ("convolve", forward, True, False),
         ("input-gradient", gradient, False, False),
-    ):
+    )[: 3 - is_first]:
         yield Variant(
             kernel=product_kernel,
             name=f"{what}-{name}",
@@ -282,13 +277,15 @@ def _variants(shape: ConvShape, precision: Precision, pointer: str) -> Iterator[
                 "tile_ptr": "*i32",
                 "bias_stride": "i32",
             },
-            constexprs=_product_constants(product, margin, 0, bias=bias, moments=moments),
+            constexprs=_product_constants(
+                product, margin, margin if product is gradient else 0, bias=bias, moments=moments
+            ),
             num_warps=product.tiling.num_warps,
             num_stages=product.tiling.num_stages,
             needs_matrix=True,
             aligned=("bias_stride",),
         )
-    for what, product, reverse in (("band", forward, False), ("reversed-band", gradient, True)):
+    for what, product, reverse in (("band", forward, False), ("reversed-band", gradient, True))[: 2 - is_first]:
         yield Variant(
             kernel=band_kernel,
             name=f"{what}-{name}",

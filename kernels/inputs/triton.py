@@ -130,8 +130,8 @@ def _constants(height: int, width: int, margin: int, grey: bool, augment: bool) 
 
 def variants() -> Iterator[Variant]:
     """Colour for the filters of the nws family, grey without margins for the small-cnn family."""
-    forms = product(((1, False), (2, False), (3, False), (0, True)), (False, True), ("bf16", "fp32"))
-    for (margin, grey), augment, dtype in forms:
+    seen = [(margin, False, augment) for margin in (1, 2, 3) for augment in (False, True)] + [(0, True, False)]
+    for (margin, grey, augment), dtype in product(seen, ("bf16", "fp32")):
         yield Variant(
             kernel=inputs_kernel,
             name=f"inputs-m{margin}-{'grey' if grey else 'colour'}{'-augmented' if augment else ''}-{dtype}",

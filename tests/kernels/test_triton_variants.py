@@ -1,42 +1,39 @@
-"""The kernels' lists of what they can be compiled to are complete, and fit the kernels."""
+"""The kernels' lists of what they can be compiled to: they fit the kernels, and are what the presets launch."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from wse.engine.nets import (
-    Activate,
-    Architecture,
-    BatchNorm,
-    Conv,
-    GlobalAveragePool,
-    Linear,
-    MaxPool,
-)
+from wse.engine.nets import Architecture, Layout
 from wse.engine.nets.families import FAMILIES
 from wse.engine.space import Space
-from wse.kernels.batchnorm.windows import known_features, known_windows
-from wse.kernels.conv.shapes import ConvShape, known_shapes
-from wse.kernels.linear.triton import known_layers
+from wse.engine.train.cuda_layout import ArenaLayout
+from wse.engine.train.cuda_network import Network, Scene
+from wse.engine.train.cuda_step import Step
+from wse.engine.train.cuda_tables import Tables
+from wse.kernels.loss.triton import cross_entropy, tally
+from wse.kernels.packs import Pack
+from wse.kernels.triton_check import modules, variants_of
 
-MODULES = (
-    "wse.kernels.batchnorm.triton",
-    "wse.kernels.batchnorm.triton_gradient",
-    "wse.kernels.conv.triton",
-    "wse.kernels.conv.triton_gradient",
-    "wse.kernels.linear.triton",
-    "wse.kernels.pool.triton",
-    "wse.kernels.slices.triton",
-)
+META = torch.device("meta")
+POINTERS = {
+    torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.uint8: "*u8",
+    torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
+
+Form = tuple[str, int, frozenset[tuple[str, Any]], frozenset[tuple[str, str]]]
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", modules())
 def test_variants_name_every_argument_once(module: str) -> None:
     names = set()
-    for variant in importlib.import_module(module).variants():
+    for variant in importlib.import_module(f"wse.kernels.{module}").variants():
         assert variant.name not in names
         names.add(variant.name)
         assert not set(variant.signature) & set(variant.constexprs)
@@ -45,48 +42,84 @@ def test_variants_name_every_argument_once(module: str) -> None:
     assert names
 
 
-def architectures() -> Iterator[Architecture]:
-    """All that the presets can ask for, with and without batch normalisation."""
+def architectures(preset: str) -> Iterator[Architecture]:
+    """All that it can ask for, with and without batch normalisation."""
+    space = Space.load(preset=preset)
+    family = FAMILIES[space.settings.family]
+    choices: list[dict[str, Any]] = [{}]
+    for name in family.properties:
+        values = (False, True) if name == "batch_norm" else space.choices(name)
+        choices = [{**chosen, name: value} for chosen in choices for value in values]
+    for chosen in choices:
+        yield family.build(**chosen)
+
+
+def launch(architecture: Architecture, dtype: torch.dtype, *, augment: bool) -> None:
+    """A training step and measurements of both kinds, of tensors that have no memory."""
+    members, batch = 2, 3
+    images, layout = members * batch, ArenaLayout(Layout(architecture))
+    arena = torch.zeros(members, layout.size, device=META)
+    tables = Tables(members, architecture.outputs, 1, META)
+    resident: Any = SimpleNamespace(
+        images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device=META),
+        labels=torch.zeros(9, dtype=torch.uint8, device=META),
+        table=torch.zeros(9, dtype=torch.int32, device=META),
+    )
+    network = Network(architecture, images, dtype, META)
+    step = Step(
+        network, images, layout=layout, arena=arena, gradient=torch.zeros_like(arena),
+        state=torch.zeros(2, *arena.shape, device=META), tables=tables, resident=resident, gelu=False,
+        augment=augment,
+    )  # fmt: skip
+    step.lay([batch] * members)
+    step._launch()
+    pack = Pack(members=members, images=images, device=META)
+    for batch_statistics in (False, True):
+        scene = Scene(
+            pack=pack, weights=layout.views(arena), gradient={}, codes=tables.codes, addresses=tables.addresses,
+            levels=tables.levels, scales=tables.scales, drops=False, batch_statistics=batch_statistics, gelu=False,
+        )  # fmt: skip
+        network.forward(scene)
+    indices, answers = torch.zeros(2, images, dtype=torch.int32, device=META)
+    losses, sums = torch.zeros(images, device=META), torch.zeros(members, dtype=torch.float64, device=META)
+    counts = torch.zeros(members, architecture.outputs, dtype=torch.int32, device=META)
+    given = {"indices": indices, "labels": resident.labels, "losses": losses, "answers": answers}
+    cross_entropy(network.logits, pack, **given, outputs=architecture.outputs, gradient=None)
+    tally(sums, counts[:, 0].contiguous(), counts, pack, **given)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="launches are recorded in the interpreter")
+def test_the_forms_are_those_that_the_presets_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime import interpreter
+
+    launched: set[Form] = set()
+
+    def keep(self: Any, *arguments: Any, **options: Any) -> None:
+        named = dict(zip(self.arg_names, arguments, strict=False)) | options
+        constants = frozenset((name, named[name]) for name in self.constexprs if name in named)
+        pointers = frozenset(
+            (name, POINTERS[value.dtype]) for name, value in named.items() if isinstance(value, torch.Tensor)
+        )
+        launched.add((self.fn.__name__, options.get("num_warps", 4), constants, pointers))
+
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", keep)
     for preset in ("nws-main", "nws-fixed", "small-cnn"):
-        space = Space.load(preset=preset)
-        family = FAMILIES[space.settings.family]
-        choices = [{}]
-        for name in family.properties:
-            values = (False, True) if name == "batch_norm" else space.choices(name)
-            choices = [{**chosen, name: value} for chosen in choices for value in values]
-        for chosen in choices:
-            yield family.build(**chosen)
-
-
-def test_every_layer_of_the_presets_is_known() -> None:
-    convolutions, features, layers = set(known_shapes()), set(known_features()), set(known_layers())
-    windows = {(w.height, w.width, w.channels, w.pool, w.out_margin) for _, w, _ in known_windows(gradient=False)}
-    back = {(w.height, w.width, w.channels, w.pool, w.margin) for _, w, _ in known_windows(gradient=True)}
-    asked_convolutions, asked_layers = set(), set()
-    for architecture in architectures():
-        shapes = architecture.shapes()
-        kernel = next(layer.kernel for layer in architecture.layers if isinstance(layer, Conv))
-        same = next(layer.padding for layer in architecture.layers if isinstance(layer, Conv)) == "same"
-        margin = (kernel - 1) // 2 if same else 0
-        for index, layer in enumerate(architecture.layers):
-            before, rest = shapes[index], architecture.layers[index + 1 :]
-            after_norm = [other for other in rest if not isinstance(other, BatchNorm)]
-            if isinstance(layer, Conv):
-                shape = ConvShape(
-                    height=before[0], width=before[1], channels=-(-before[2] // 4) * 4, outputs=layer.channels,
-                    kernel=layer.kernel, stride=layer.stride, padding=layer.padding,
-                )  # fmt: skip
-                asked_convolutions.add(shape)
-                pool = 2 if isinstance(after_norm[1], MaxPool) else 1
-                last = not any(isinstance(other, Conv) for other in rest)
-                size = (shape.out_height, shape.out_width, shape.outputs, pool)
-                assert (*size, 0 if last else margin) in windows
-                assert (*size, margin) in back
-            elif isinstance(layer, Linear):
-                asked_layers.add((before[0], layer.features))
-                if after_norm and isinstance(after_norm[0], Activate):
-                    assert layer.features in features
-            elif isinstance(layer, GlobalAveragePool):
-                assert before == (3, 3, 16)
-    assert asked_convolutions == convolutions  # and none that nobody asks for
-    assert asked_layers == layers
+        for architecture in architectures(preset):
+            for dtype in (torch.bfloat16, torch.float32):
+                launch(architecture, dtype, augment=preset != "small-cnn")
+    known: set[Form] = {
+        (
+            variant.kernel.__name__,
+            variant.num_warps,
+            frozenset(variant.constexprs.items()),
+            frozenset((name, kind) for name, kind in variant.signature.items() if kind.startswith("*")),
+        )
+        for module in modules()
+        if not module.startswith("slices")
+        for variant in variants_of(module)
+    }
+    assert not launched - known, (
+        "these would be compiled when they are first launched, and nobody has looked at them"
+    )
+    unasked = {form for form in known - launched if ("WITH_GELU", True) not in form[2]}
+    assert not unasked, "nobody launches these"
