@@ -27,7 +27,7 @@ from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .constants import DECAY, EPSILON
 from .moments import Moments
-from .triton_windows import channels_of, dropped, largest
+from .triton_windows import channels_of, dropped, largest, windows_from
 from .windows import WITH_GELU, Windows, known_windows
 
 _TILES = 16  # of a member, added at a time
@@ -114,8 +114,6 @@ def normalise_kernel(
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
         return
-    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
-    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
     code, there = tl.load(code_ptr + member), channel < CHANNELS
     mean, scale, beta = 0.0, 1.0, 0.0
@@ -125,12 +123,7 @@ def normalise_kernel(
         scale *= tl.load(gamma_ptr + member * gamma_stride + channel, mask=there, other=0.0)[None, :]
         beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)[None, :]
     for start in range(first, end, ROWS):
-        window = start + tl.arange(0, ROWS)
-        across, line = window % ACROSS, window // ACROSS
-        image, down = line // DOWN, line % DOWN
-        live = window < end
-        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-            live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        across, down, image, _, live = windows_from(start, end, HEIGHT, WIDTH, POOL, ROWS)
         mask = live[:, None] & there[None, :]
         row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
         at = row[:, None] + channel[None, :]

@@ -21,7 +21,7 @@ from ..philox.triton_dropout import Keep
 from ..triton_layout import check_part, power_of_two
 from ..triton_variant import Variant
 from .triton import Statistics, kept, kept_signature, parameters
-from .triton_windows import channels_of, dropped, largest
+from .triton_windows import channels_of, dropped, largest, windows_from
 from .windows import WITH_GELU, Windows, known_windows
 
 _TILES = 16  # of a member, added at a time
@@ -63,8 +63,6 @@ def sums_kernel(
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
         return
-    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
-    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
     code, there, keep_scale = tl.load(code_ptr + member), channel < CHANNELS, 1.0
     if DROP:
@@ -75,12 +73,7 @@ def sums_kernel(
     beta = tl.load(beta_ptr + member * beta_stride + channel, mask=there, other=0.0)
     total, aligned = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
     for start in range(first, end, ROWS):
-        window = start + tl.arange(0, ROWS)
-        across, line = window % ACROSS, window // ACROSS
-        image, down = line // DOWN, line % DOWN
-        live = window < end
-        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-            live = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        across, down, image, _, live = windows_from(start, end, HEIGHT, WIDTH, POOL, ROWS)
         mask = live[:, None] & there[None, :]
         row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
         out_line = image * (HEIGHT // POOL) + down
@@ -131,8 +124,6 @@ def gradient_kernel(
     first, end = tl.load(tile_ptr + 3 * tile + 1), tl.load(tile_ptr + 3 * tile + 2)
     if first >= end:
         return
-    ACROSS: tl.constexpr = (WIDTH + POOL - 1) // POOL
-    DOWN: tl.constexpr = (HEIGHT + POOL - 1) // POOL
     PITCH: tl.constexpr = (WIDTH + 2 * MARGIN) * STORED
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
     code, there, keep_scale = tl.load(code_ptr + member), channel < CHANNELS, 1.0
@@ -151,13 +142,7 @@ def gradient_kernel(
         tilt = tl.load(dgamma_ptr + member * dgamma_stride + channel, mask=there, other=0.0)[None, :]
         level, tilt = level * (-share * scale), tilt * (-share * scale * inverse_std)
     for start in range(first, end, ROWS):
-        window = start + tl.arange(0, ROWS)
-        across, line = window % ACROSS, window // ACROSS
-        image, down = line // DOWN, line % DOWN
-        live = window < end
-        whole = live
-        if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
-            whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+        across, down, image, live, whole = windows_from(start, end, HEIGHT, WIDTH, POOL, ROWS)
         row = (image * HEIGHT + down * POOL).to(tl.int64) * (WIDTH * STORED) + across * (POOL * STORED)
         out_line = image * (HEIGHT // POOL) + down
         out_row = out_line.to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED

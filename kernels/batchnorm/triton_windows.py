@@ -26,6 +26,19 @@ def channels_of(STORED: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def windows_from(start, end, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, POOL: tl.constexpr, ROWS: tl.constexpr):
+    """ROWS windows: column, row and image of each, whether it is there, and whether it is whole."""
+    window = start + tl.arange(0, ROWS)
+    across, line = window % ((WIDTH + POOL - 1) // POOL), window // ((WIDTH + POOL - 1) // POOL)
+    down, image = line % ((HEIGHT + POOL - 1) // POOL), line // ((HEIGHT + POOL - 1) // POOL)
+    live = window < end
+    whole = live
+    if HEIGHT % POOL != 0 or WIDTH % POOL != 0:
+        whole = live & (across < WIDTH // POOL) & (down < HEIGHT // POOL)
+    return across, down, image, live, whole
+
+
+@triton.jit
 def dropped(value, keep_ptr, row, live, scale, STORED: tl.constexpr, BLOCK: tl.constexpr):
     """A program's channels of pixels ``row``, or their gradients: scaled where they are kept, and 0 elsewhere."""
     at = row.to(tl.int64) * ((STORED + BLOCK - 1) // BLOCK)
