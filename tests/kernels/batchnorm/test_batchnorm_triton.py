@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -140,16 +140,16 @@ class Pass:
         whole = whole.to(self.dtype)
         return whole[:, 0, 0] if self.case.activation_first else whole
 
-    def statistics(self, y: Tensor) -> Statistics:
+    def statistics(self, y: Tensor, gelu: bool) -> Statistics:
         """Those of the batch, from moments as a convolution or features leave them."""
         case = self.case
         if case.activation_first:
-            moments = activated_moments(y, channels=case.channels, codes=self.codes, pack=self.pack)
+            moments = activated_moments(y, channels=case.channels, codes=self.codes, pack=self.pack, gelu=gelu)
         else:
             moments = moments_of(y[..., : case.channels].float(), self.pack, copies=2)
         return batch_statistics(moments, *self.moving)
 
-    def made(self, y: Tensor | None = None, dout: Tensor | None = None) -> dict[str, Tensor]:
+    def made(self, y: Tensor | None = None, dout: Tensor | None = None, *, gelu: bool = True) -> dict[str, Tensor]:
         """What the kernels write, in memory full of NaN, with what they must not touch."""
         case, margin = self.case, 0 if self.case.activation_first else 1
         y_in = self.stored(self.y if y is None else y)
@@ -159,8 +159,19 @@ class Pass:
         members = len(case.rows) - 1
         nothing = torch.full((members, case.channels), torch.nan)
         dgamma, dbeta = (part(members, case.channels, nothing, self.device) for _ in range(2))
-        norm = {"statistics": self.statistics(y_in), "gamma": self.gamma, "beta": self.beta} if case.norm else {}
-        settings = {"codes": self.codes, "pack": self.pack, "pool": case.pool, "keep": self.keep, **norm}
+        norm = (
+            {"statistics": self.statistics(y_in, gelu), "gamma": self.gamma, "beta": self.beta}
+            if case.norm
+            else {}
+        )
+        settings = {
+            "codes": self.codes,
+            "pack": self.pack,
+            "pool": case.pool,
+            "keep": self.keep,
+            "gelu": gelu,
+            **norm,
+        }
         normalise(y_in, out, activation_first=case.activation_first, **settings)
         gradients = {"dgamma": dgamma, "dbeta": dbeta} if case.norm else {}
         normalise_gradient(y_in, dout_in, dy, activation_first=case.activation_first, **settings, **gradients)
@@ -221,6 +232,14 @@ def test_forward_and_gradients(case: Case, dtype: torch.dtype, device: str) -> N
             assert (made["dbeta"][member] == 0).all()
         assert off(run.moving[0][member], mean) < 1e-6
         assert off(run.moving[1][member], variance) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["pooled", "pooled, cut off", "not pooled", "features", "plain, pooled"])
+def test_where_no_member_has_gelu_it_makes_no_difference(name: str, device: str) -> None:
+    case = replace(CASES[name], activations=tuple(a.replace("gelu", "elu") for a in CASES[name].activations))
+    made, expected = Pass(case, device).made(gelu=False), Pass(case, device).made()
+    for what in made:
+        torch.testing.assert_close(made[what], expected[what], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["pooled, cut off", "features"])
