@@ -202,6 +202,16 @@ def test_rows_that_fit_a_memory():
     assert rows_that_fit(architecture, [65536] * 99, bytes_free=10**15, **options) == 31
 
 
+@pytest.mark.parametrize("choices", [{"activation": ("relu", "gelu")}, {"augmentation": (True,)}], ids=str)
+def test_what_the_population_may_not_have_is_refused(device, tiny_space, context, choices):
+    """Kernels are compiled for what its members may have."""
+    architecture = architecture_of("small-cnn")
+    (member,) = members_of(tiny_space, [{**DIFFERENCES[1], "activation": "tanh"}])
+    pack = packed(device, architecture, 1, dataclasses.replace(context, choices=choices))
+    with pytest.raises(ValueError, match="no member of the population has"):
+        pack.place(0, member, weights_of(architecture, member.id))
+
+
 def test_rows_are_alike(device, tiny_space, context):
     """Members that change places have the same bits, and run after run."""
     architecture = architecture_of("small-cnn")
