@@ -251,7 +251,7 @@ class _ConvPass(_Pass):
             self.y,
             shape=self.shape,
             pack=scene.pack,
-            bias=weights[f"{block.name}.bias"],
+            bias=None if block.frozen else weights[f"{block.name}.bias"],  # which is 0
             moments=block.norm and scene.batch_statistics,
         )
         statistics = None

@@ -113,7 +113,9 @@ def product_kernel(
     place = line.to(tl.int64) * TARGET_PITCH + across * (PIXELS * TARGET) + TARGET_MARGIN * TARGET
     tl.store(target_ptr + place[:, None] + column[None, :], made, mask=mask)
     if MOMENTS:  # of what was stored, rounded, since that is what will be normalised
-        number = tl.where(mask, made.to(tl.float32), 0.0)
+        number = made.to(tl.float32)
+        if BIAS or TARGET_WIDTH % PIXELS != 0:  # without either, what is not there is 0
+            number = tl.where(mask, number, 0.0)
         count = tl.zeros((COLUMNS,), tl.float32) + (end - first)
         if TARGET_WIDTH % PIXELS != 0:
             count = tl.sum(mask.to(tl.float32), 0)
@@ -261,10 +263,11 @@ def _variants(shape: ConvShape, precision: Precision, pointer: str) -> Iterator[
     margin = (shape.kernel - 1) // 2 if shape.padding == "same" else 0
     is_first = shape.height == _IMAGE_SIDE  # the images need no gradient
     for what, product, bias, moments in (
-        ("convolve-moments", forward, True, True),
-        ("convolve", forward, True, False),
+        ("convolve-moments", forward, False, True),
+        ("convolve", forward, False, False),
+        ("convolve-bias", forward, True, False),
         ("input-gradient", gradient, False, False),
-    )[: 3 - is_first]:
+    )[: 4 - is_first]:
         yield Variant(
             kernel=product_kernel,
             name=f"{what}-{name}",

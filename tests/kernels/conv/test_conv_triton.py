@@ -166,6 +166,30 @@ def test_forward_and_gradients(case: Case, dtype: torch.dtype, device: str) -> N
             assert off(spread, ((y - y.mean(0)) ** 2).sum(0)) < EXACT
 
 
+@pytest.mark.parametrize("name", ["k5 3 of 4 channels, S4", "k3 odd width", "k3 stride 2 valid"])
+def test_without_a_bias_it_is_zero(name: str, device: str) -> None:
+    """Also in the moments, which then leave masks out."""
+    case = CASES[name]
+    run = Pass(case, device)
+    run.bias.zero_()
+    expected = run.made()
+    y = torch.full_like(images(run.dy, 1, torch.nan, run.dtype, device), torch.nan)
+    x = images(run.x, case.margin, 0.0, run.dtype, device)
+    moments = convolve(x, run.w, y, shape=case.shape, pack=run.pack, moments=True, tiling=case.forward)
+    assert moments is not None
+    assert torch.equal(y[:, :, 1:-1], expected["y"])
+    live = [tile for tile, (_, first, end) in enumerate(tiles_of(case, run.pack)) if first < end]
+    used = moments.parts[live, :, : moments.copies * case.shape.outputs]
+    assert torch.equal(used.flatten(1), expected["moments"][live].flatten(1))
+
+
+def tiles_of(case: Case, pack: Pack) -> list[list[int]]:
+    """(member, first item, end) of each tile of the forward pass."""
+    assert case.forward is not None
+    made: list[list[int]] = pack.tiles(items_per_image=items(case), size=case.forward.rows).table.tolist()
+    return made
+
+
 def items(case: Case) -> int:
     assert case.forward is not None
     return case.shape.out_height * -(-case.shape.out_width // case.forward.pixels)
