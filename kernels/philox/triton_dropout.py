@@ -24,7 +24,9 @@ from .triton import read_address
 _MOST_BYTES = 128  # of a program, a thread each
 _WORDS = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
 _SAMPLES = tl.constexpr(SAMPLES_PER_BLOCK)
+# Of each byte of a word: the lowest bit, all but the highest, the highest, all.
 _ONES, _LOW, _HIGHEST = tl.constexpr(0x01010101), tl.constexpr(0x7F7F7F7F), tl.constexpr(0x80808080)
+_ALL = tl.constexpr(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ def keep_layout(pixels: int, stored: int) -> tuple[tuple[int, int], torch.dtype]
 def _kept(draws, levels):
     """Of four bytes each: the highest bit says whether the byte is at least the level's."""
     low = (draws | _HIGHEST) - (levels & _LOW)
-    return ((draws & ~levels) | (~(draws ^ levels) & low)) & _HIGHEST
+    return ((draws & (levels ^ _ALL)) | ((draws ^ levels ^ _ALL) & low)) & _HIGHEST
 
 
 @triton.jit
@@ -85,7 +87,7 @@ def keep_kernel(
             k2 |= _kept(w2, levels) >> (7 - channel)
             k3 |= _kept(w3, levels) >> (7 - channel)
     else:
-        k0, k1, k2, k3 = ~none, ~none, ~none, ~none
+        k0, k1, k2, k3 = none + _ALL, none + _ALL, none + _ALL, none + _ALL
     at = bytes_ptr + first.to(tl.int64) * (PIXELS * BYTES) + byte
     samples = tl.where(byte < PIXELS * BYTES, end - first, 0)
     for sample in tl.static_range(_SAMPLES):
