@@ -11,8 +11,8 @@
 #     questions  (3.5)  tile sizes, TMA, bandwidth of slices, products in fp32
 #     mixed        (4)  nws-main: members that differ in everything, eight architectures, beside PyTorch
 #
-# MINUTES is for all of them together: what is left when they are over is not asked. A machine that is lent for a
-# quarter of an hour has time for two calls: MINUTES=9 with numerics and steps, then the others with what is left.
+# MINUTES is for all of them together: what is left when they are over is not asked. Where a call has ten
+# minutes at most: MINUTES=9 with numerics and steps, then the others.
 #
 # --dry tries all of it without a GPU: kernels in Triton's interpreter, tiny sizes, nothing is timed.
 #

@@ -39,7 +39,6 @@ from wse.kernels.triton_check import check_variant, compile_variant
 from wse.kernels.triton_variant import Variant
 
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
 TYPES = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16",
     torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
@@ -173,7 +172,7 @@ def main() -> None:
             seen[key] = (compiled.registers, compiled.shared_bytes, *code)
         registers, shared, instructions, in_loops = seen[key]
         a_program = variant.num_warps * 32 * -(-registers // 8) * 8
-        fits = min(REGISTERS // a_program, SHARED_BYTES // max(shared + 1024, 1), WARPS // variant.num_warps)
+        fits = min(REGISTERS // a_program, SHARED_BYTES // (shared + 1024), WARPS // variant.num_warps)
         issued = prod(launch.grid) * variant.num_warps * instructions / 1e6
         total += issued
         print(

@@ -20,7 +20,7 @@ from gpu_timing import middle, off, parser, seconds_of, write
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from wse.kernels.conv import triton as conv
-from wse.kernels.conv.shapes import ConvShape, Product, forward_product, product_tiling
+from wse.kernels.conv.shapes import ConvShape, Product, forward_product, forward_tiling
 from wse.kernels.packs import Pack
 
 # Of nws-fixed, and what else has whole super-pixels; the first layer's images are stored with four channels.
@@ -99,7 +99,7 @@ def by_tma(x: torch.Tensor, band: torch.Tensor, y: torch.Tensor, product: Produc
 def tried(shape: ConvShape, members: int, batch: int, device: str, dtype: torch.dtype) -> dict[str, object]:
     """Check, then time both ways; the band is written by both."""
     torch.manual_seed(0)
-    tiling = product_tiling(shape.kernel, shape.channels, shape.outputs, shape.width, 1, "bf16")
+    tiling = forward_tiling(shape, "bf16")
     product, margin = forward_product(shape, tiling), shape.kernel // 2
     count = members * batch
     x = torch.zeros(count, shape.height, shape.width + 2 * margin, shape.channels, device=device, dtype=dtype)
@@ -132,9 +132,7 @@ def compiled(shape: ConvShape) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    product = forward_product(
-        shape, product_tiling(shape.kernel, shape.channels, shape.outputs, shape.width, 1, "bf16")
-    )
+    product = forward_product(shape, forward_tiling(shape, "bf16"))
     blocks = *box(product), product.tiling.chunk
     signature = {
         "windows": f"tensordesc<bf16{list(blocks)}>".replace(" ", ""),

@@ -1,7 +1,7 @@
 """Activation functions inside Triton kernels, chosen at run time by a member's code.
 
 A program sees one member, so the code is one number and the branches are uniform. Where no member has GELU, whose
-error functions take more code and registers than all others together, it is left out when a kernel is compiled.
+error functions take as much code as all others together, it is left out when a kernel is compiled.
 NaN stays NaN, so that a diverged network is seen to be one. exp(z) - 1 is off by a rounding of 1, as sums with
 numbers near 1 are.
 """

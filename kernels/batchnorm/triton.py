@@ -115,7 +115,9 @@ def normalise_kernel(
     if first >= end:
         return
     OUT_PITCH: tl.constexpr = (WIDTH // POOL + 2 * OUT_MARGIN) * STORED
-    code, there = tl.load(code_ptr + member), channel < CHANNELS
+    code, there, keep_scale = tl.load(code_ptr + member), channel < CHANNELS, 1.0
+    if DROP:
+        keep_scale = tl.load(keep_scale_ptr + member)
     mean, scale, beta = 0.0, 1.0, 0.0
     if NORM:
         mean = tl.load(mean_ptr + member * CHANNELS + channel, mask=there, other=0.0)[None, :]
@@ -140,7 +142,7 @@ def normalise_kernel(
         out_line = image * (HEIGHT // POOL) + down
         if DROP:
             pixel = out_line * (WIDTH // POOL) + across
-            value = dropped(value, keep_ptr, pixel, live, tl.load(keep_scale_ptr + member), STORED, BLOCK)
+            value = dropped(value, keep_ptr, pixel, live, keep_scale, STORED, BLOCK)
         made = tl.where(there[None, :], value, 0.0).to(out_ptr.dtype.element_ty)
         at = out_line.to(tl.int64) * OUT_PITCH + (across + OUT_MARGIN) * STORED
         mask = live[:, None] & (channel < STORED)[None, :]
