@@ -82,6 +82,8 @@ class Pack:
             raise ValueError(f"`row_offsets` must be {self.members + 1} numbers that start at 0 and never fall")
         if offsets[-1] > self.images:
             raise ValueError(f"`row_offsets` end at {offsets[-1]}, but there is room for {self.images} images")
+        if np.array_equal(offsets, self._offsets):
+            return
         self._offsets = offsets
         self.row_offsets.copy_(torch.from_numpy(offsets))
         for tiles in self._tiles.values():

@@ -17,7 +17,7 @@ from ..errors import UsageError, WseError
 from ..machine import cores
 from ..train import Checkpoints, Report, Run
 from .dispatch import Ended, Message, dispatch
-from .tasks import Job, Task, cut, train
+from .tasks import Job, Task, cut, packs_of_worker, train
 
 _TASKS_PER_PROCESS = 8  # so that little is left to wait for at the end
 _POLL_SECONDS = 0.1
@@ -42,7 +42,7 @@ class Processes:
 
     def workers(self, run: Run) -> int:
         """Packs trained at the same time, by all processes together."""
-        return self._count(run) * (run.backend.workers or self._threads(run))
+        return self._count(run) * self._threads(run)
 
     def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
         """Train members in processes."""
@@ -58,7 +58,7 @@ class Processes:
         return max(len(_gpus()), 1) if run.backend.name == "cuda" else cores()
 
     def _threads(self, run: Run) -> int:
-        return run.options.threads or max(1, cores() // self._count(run))
+        return packs_of_worker(run, max(1, cores() // self._count(run)))
 
 
 class _Team:

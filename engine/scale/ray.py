@@ -15,7 +15,7 @@ from ..errors import UsageError, WseError
 from ..train import Checkpoints, Report, Run
 from .dispatch import Ended, Message, dispatch
 from .pulse import Listening, Pulse
-from .tasks import Job, Task, cut, train
+from .tasks import Job, Task, cut, packs_of_worker, train
 
 _TASKS_PER_WORKER = 8
 _POLL_SECONDS = 0.5
@@ -49,7 +49,7 @@ class RayCluster:
         slots = _slots(run)
         if slots < 1:
             raise UsageError("the Ray cluster has no node that a task fits on: add one, or take fewer --threads")
-        return slots * (run.backend.workers or _threads(run))
+        return slots * packs_of_worker(run)
 
     def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
         """Train members on the cluster."""
@@ -57,7 +57,7 @@ class RayCluster:
         import ray
 
         nodes = sum(node["Alive"] for node in ray.nodes())
-        job = Job.of(run, threads=_threads(run), sharing=-(-run.workers // nodes), seconds=_REPORT_SECONDS)
+        job = Job.of(run, threads=packs_of_worker(run), sharing=-(-run.workers // nodes), seconds=_REPORT_SECONDS)
         team = _Team(run, pickle.dumps(job), Pulse(checkpoints.folder))
         return dispatch(run, cut(run, members, _TASKS_PER_WORKER * _slots(run)), team)
 

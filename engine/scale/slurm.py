@@ -17,7 +17,7 @@ from ..files import atomic_write
 from ..train import Checkpoints, Report, Run
 from .dispatch import Ended, Message, dispatch
 from .pulse import Listening, Pulse
-from .tasks import Job, Task, cut, train
+from .tasks import Job, Task, cut, packs_of_worker, train
 
 _TASKS_PER_JOB = 2  # of those at a time: each waits in a queue, and starts anew
 _ARRAY = 1000  # jobs that Slurm takes as one array, as it is usually set up
@@ -54,12 +54,13 @@ class SlurmJobs:
         """Packs trained at the same time when Slurm gives all that is asked for."""
         with tempfile.TemporaryDirectory() as folder:  # what Slurm would not take is said before a zoo is begun
             self._open(Path(folder), run)
-        return self._at_a_time * (run.backend.workers or _threads(run))
+        return self._at_a_time * packs_of_worker(run)
 
     def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
         """Train members in jobs."""
         folder = checkpoints.folder.absolute() / "jobs"
-        job = Job.of(run, threads=_threads(run), sharing=_threads(run), seconds=_REPORT_SECONDS)
+        packs = packs_of_worker(run)
+        job = Job.of(run, threads=packs, sharing=packs, seconds=_REPORT_SECONDS)
         here = self._cluster == "local"  # without a queue, and with a file system of this machine
         team = _Team(
             self._open(folder, run),

@@ -32,19 +32,26 @@ class Task:
 def cut(run: Run, members: Collection[int], tasks: int) -> list[Task]:
     """Share members out over about so many tasks, the dearest architectures first.
 
-    Where members train one by one, a task may hold several architectures; elsewhere it holds one, and no fewer
-    of its members than train side by side.
+    A task holds packs of several architectures where they are small, and never fewer members of a large one than
+    train side by side.
     """
-    packs = [[member.id for member in pack.members] for pack in run.plan_of(members).packs]
     size = -(-len(members) // tasks)
-    if run.backend.members_per_pack is not None:
-        return _pieces([member for pack in packs for member in pack], size)
-    wanted = [max(size, run.wanted_rows(pack)) for pack in run.plan_of(members).packs]
-    return [task for pack, most in zip(packs, wanted, strict=True) for task in _pieces(pack, most)]
+    made: list[Task] = []
+    for pack in run.plan_of(members).packs:
+        ids = [member.id for member in pack.members]
+        most = max(size, run.wanted_rows(pack))
+        for first in range(0, len(ids), most):
+            piece = ids[first : first + most]
+            if made and len(made[-1].left) + len(piece) <= size:
+                made[-1].left += piece
+            else:
+                made.append(Task(left=piece))
+    return made
 
 
-def _pieces(members: list[int], size: int) -> list[Task]:
-    return [Task(left=members[first : first + size]) for first in range(0, len(members), size)]
+def packs_of_worker(run: Run, cores: int = 1) -> int:
+    """How many packs a worker with so many cores trains at the same time."""
+    return run.options.threads or run.backend.workers or cores
 
 
 @dataclass(frozen=True, kw_only=True)

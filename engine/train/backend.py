@@ -159,7 +159,7 @@ class Backend(Protocol):
     Attributes:
         name: ``reference``, ``cpu`` or ``cuda``; recorded in the zoo.
         precision: of the arithmetic, such as ``fp32``; recorded in the zoo.
-        workers: how many packs to train at the same time; None: one for each core.
+        workers: how many packs to train at the same time on a device that they share; None: one for each core.
         members_per_pack: how many members a pack gets in all, if nobody says; None: all of an architecture.
     """
 
@@ -168,8 +168,8 @@ class Backend(Protocol):
     workers: int | None
     members_per_pack: int | None
 
-    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
-        """How many of a pack's members should train side by side."""
+    def rows(self, architecture: Architecture, members: Sequence[Member], packs: int = 1) -> int:
+        """How many of a pack's members should train side by side, if so many packs train at the same time."""
 
     @property
     def preparing(self) -> float | None:

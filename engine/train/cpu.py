@@ -62,7 +62,7 @@ class CpuBackend:
         """The share of the kernels that are compiled, while they are being compiled."""
         return self._compilation.share if self._compilation else None
 
-    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
+    def rows(self, architecture: Architecture, members: Sequence[Member], packs: int = 1) -> int:
         """One: rows take turns, so more of them gain nothing."""
         return 1
 

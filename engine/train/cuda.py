@@ -1,4 +1,7 @@
-"""The CUDA backend: the members of a pack step together, a few launches of GPU kernels for all of them."""
+"""The CUDA backend: the members of a pack step together, a few launches of GPU kernels for all of them.
+
+A pack is used by one thread; packs of several threads share the device.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from wse.kernels.optim.triton import initial_mean_square
 from wse.kernels.packs import LARGEST_ITEM
@@ -27,6 +29,7 @@ from .backend import (
     Weights,
 )
 from .cuda_blocks import blocks_of
+from .cuda_device import Device, Fetched
 from .cuda_evaluation import Evaluator
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network
@@ -37,12 +40,15 @@ Precision = Literal["bf16", "fp32"]
 
 EVALUATION_IMAGES = 4096
 STEPS_AT_A_TIME = 64  # between two questions whether to stop
+PACKS_AT_A_TIME = (
+    16  # that share the device; in nws-main a thousand members of 243 architectures do not fill one with fewer
+)
 _MEMORY_SHARE = 0.8  # of what is free; the rest is for what kernels leave for each other within a step
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class CudaBackend:
-    """All members of a pack train at the same time.
+    """All members of a pack train at the same time, and several packs share the device.
 
     Args:
         precision: of values and products: bf16, or fp32 by three products of tf32 each. Weights, sums and
@@ -56,7 +62,7 @@ class CudaBackend:
 
     name = "cuda"
     preparing: float | None = None
-    workers: int | None = 1
+    workers: int | None = PACKS_AT_A_TIME
     members_per_pack: int | None = None
 
     def __init__(
@@ -66,24 +72,22 @@ class CudaBackend:
         device: torch.device | str = "cuda",
         evaluation_images: int = EVALUATION_IMAGES,
     ) -> None:
-        self._device = torch.device(device)
-        if self._device.type == "cuda" and not torch.cuda.is_available():
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda needs an NVIDIA GPU, and PyTorch sees none: use --device auto")
+        self._device = Device(device)
         self.precision: str = precision
         self._evaluation_images = evaluation_images
         self._resident: tuple[object, ResidentImages] | None = None
 
-    def rows(self, architecture: Architecture, members: Sequence[Member]) -> int:
-        """As many of the members as fit on the device side by side, those with the largest batches first."""
-        if self._device.type != "cuda":
+    def rows(self, architecture: Architecture, members: Sequence[Member], packs: int = 1) -> int:
+        """As many of them as fit into a pack's share of the memory, those with the largest batches first."""
+        if not self._device.is_gpu:
             return len(members)
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(self._device)
         return rows_that_fit(
             architecture,
             [member.setup.batch_size for member in members],
             _DTYPES[self.precision],
-            bytes_free=int(_MEMORY_SHARE * free),
+            bytes_free=int(_MEMORY_SHARE * self._device.free_bytes()) // packs,
             evaluation_images=self._evaluation_images,
         )
 
@@ -94,14 +98,18 @@ class CudaBackend:
             WseError: the architecture has layers that there are no kernels for.
         """
         blocks_of(architecture)
-        if self._resident is None or self._resident[0] is not context.splits:
-            self._resident = None  # before the next ones need room
-            self._resident = context.splits, ResidentImages(context.splits, self._device)
+        with self._device.turn():
+            if self._resident is None or self._resident[0] is not context.splits:
+                self._resident = None  # before the next ones need room
+                self._resident = context.splits, ResidentImages(context.splits, self._device.torch)
+                self._device.finish()  # other threads' streams are to find them there
+            resident = self._resident[1]
         return CudaPack(
             architecture,
             rows,
             context,
-            self._resident[1],
+            resident,
+            self._device,
             dtype=_DTYPES[self.precision],
             evaluation_images=self._evaluation_images,
         )
@@ -141,6 +149,7 @@ class CudaPack:
         rows: how many members it can hold.
         context: what the run shares.
         resident: the image sets on the device.
+        device: where.
         dtype: of values and products.
         evaluation_images: there is room for at least so many images.
     """
@@ -151,25 +160,25 @@ class CudaPack:
         rows: int,
         context: Context,
         resident: ResidentImages,
+        device: Device,
         *,
         dtype: torch.dtype,
         evaluation_images: int,
     ) -> None:
         self._architecture, self._context, self._resident = architecture, context, resident
         self._dtype, self._evaluation_images = dtype, evaluation_images
-        self._device = resident.images.device
+        self._device = device
         self._layout = ArenaLayout(Layout(architecture))
-        self._places = torch.from_numpy(self._layout.places).to(self._device)
         self._rows: list[Row | None] = [None] * rows
         self._changed = True
-        with _translated_memory_errors():
-            self._arena = torch.zeros(rows, self._layout.size, device=self._device)
+        with _translated_memory_errors(), device.turn():
+            self._places = torch.from_numpy(self._layout.places).to(device.torch)
+            self._arena = torch.zeros(rows, self._layout.size, device=device.torch)
             self._gradient = torch.zeros_like(self._arena)
-            self._state = torch.zeros(2, *self._arena.shape, device=self._device)
-            self._tables = Tables(rows, resident.classes, STEPS_AT_A_TIME, self._device)
+            self._state = torch.zeros(2, *self._arena.shape, device=device.torch)
+            self._tables = Tables(rows, resident.classes, STEPS_AT_A_TIME, device.torch)
         self._step: Step | None = None
         self._snapshots: dict[int, Weights] = {}
-        self._copied: torch.cuda.Event | None = None
 
     def place(self, row: int, member: Member, weights: Weights) -> None:
         """Put a member at the start of its training into a free row."""
@@ -181,17 +190,21 @@ class CudaPack:
         self._rows[row] = Row.of(member, split, self._resident)
         self._snapshots.pop(row, None)
         self._changed = True
-        self._arena[row] = torch.from_numpy(self._packed(weights)).to(self._device)
-        self._gradient[row] = 0
-        self._state[:, row] = 0
-        self._state[0, row] = initial_mean_square(setup.optimizer, self._context.settings.optimizer_form)
+        with self._device.turn():
+            self._write(self._arena, row, weights)
+            self._gradient[row] = 0
+            self._state[:, row] = 0
+            self._state[0, row] = initial_mean_square(setup.optimizer, self._context.settings.optimizer_form)
 
     def state(self, row: int) -> RowState:
         """Where the member of a row is."""
         there = self._row(row)
+        with self._device.turn():
+            fetched = Fetched(self._arena[row][self._places], self._state[:, row].index_select(1, self._places))
+        weights, optimizer = fetched.wait()
         return RowState(
-            weights=self._arena[row][self._places].cpu().numpy(),
-            optimizer=self._state[:, row].index_select(1, self._places).cpu().numpy(),
+            weights=weights,
+            optimizer=optimizer,
             epoch=there.epoch,
             losses=np.array(there.losses, dtype=np.float64),
         )
@@ -200,8 +213,9 @@ class CudaPack:
         """Put a member into a free row where it was when ``state`` was taken."""
         self.place(row, member, state.weights.astype(np.float32))
         self._row(row).go_on(state.epoch, state.losses.tolist())
-        for slot, values in zip(self._state, state.optimizer, strict=True):
-            slot[row] = torch.from_numpy(self._packed(values)).to(self._device)
+        with self._device.turn():
+            for slot, values in zip(self._state, state.optimizer, strict=True):
+                self._write(slot, row, values)
 
     def release(self, row: int) -> None:
         """Free a row."""
@@ -213,16 +227,17 @@ class CudaPack:
         """A copy of a row's weights in the layout's order, float32 [D]."""
         self._row(row)
         if row in self._snapshots:
-            if self._copied is not None:
-                self._copied.synchronize()
             return self._snapshots[row].copy()
-        return self._arena[row][self._places].cpu().numpy()
+        with self._device.turn():
+            fetched = Fetched(self._arena[row][self._places])
+        return fetched.wait()[0]
 
     def advance(self) -> list[EpochEnd]:
         """Train all rows until at least one ends an epoch."""
         self._snapshots = {}
         with _translated_memory_errors():
-            step = self._prepared_step()
+            with self._device.turn():
+                step = self._prepared_step()
             there = {place: row for place, row in enumerate(self._rows) if row is not None}
             left = min(row.steps - row.done for row in there.values())
             diverged: set[int] = set()
@@ -230,8 +245,10 @@ class CudaPack:
                 if self._context.should_stop():
                     raise Interrupted
                 steps = min(left, STEPS_AT_A_TIME)
-                self._tables.fill_steps(self._rows, self._context.settings, steps)
-                losses = step.run(steps)
+                with self._device.turn():
+                    self._tables.fill_steps(self._rows, self._context.settings, steps)
+                    means = Fetched(step.launch(steps))
+                (losses,) = means.wait()
                 left -= steps
                 for place, row in there.items():
                     row.done += steps
@@ -253,8 +270,9 @@ class CudaPack:
             if self._step is not None and self._step.network.images >= largest:
                 network = self._step.network
             else:
-                network = self._network(largest)
-            evaluator = Evaluator(network, self._layout, self._context, self._resident)
+                with self._device.turn():
+                    network = self._network(largest)
+            evaluator = Evaluator(network, self._layout, self._context, self._resident, self._device)
             return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
 
     def _row(self, place: int) -> Row:
@@ -301,7 +319,11 @@ class CudaPack:
         return self._step
 
     def _network(self, images: int = 0) -> Network:
-        return Network(self._architecture, max(images, self._evaluation_images), self._dtype, self._device)
+        images = max(images, self._evaluation_images)
+        return Network(self._architecture, images, self._dtype, self._device.torch)
+
+    def _write(self, rows: torch.Tensor, row: int, values: npt.NDArray[np.floating]) -> None:
+        rows[row] = torch.from_numpy(self._packed(values)).to(rows.device)
 
     def _packed(self, weights: npt.NDArray[np.floating]) -> Weights:
         packed = np.zeros(self._layout.size, dtype=np.float32)
@@ -309,15 +331,13 @@ class CudaPack:
         return packed
 
     def _snapshot(self, ended: list[int]) -> npt.NDArray[np.bool_]:
-        """Begin to copy the rows' weights to the host; whether they are finite is known at once."""
-        taken = self._arena[torch.tensor(ended, device=self._device)].index_select(1, self._places)
-        finite: npt.NDArray[np.bool_] = torch.isfinite(taken).all(dim=1).cpu().numpy()
-        host: Tensor = torch.empty(taken.shape, pin_memory=taken.is_cuda)
-        host.copy_(taken, non_blocking=True)
-        if taken.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
-        self._snapshots = dict(zip(ended, host.numpy(), strict=True))
+        """Keep the rows' weights in the host's memory; says which are finite."""
+        with self._device.turn():
+            chosen = torch.tensor(ended, device=self._device.torch)
+            taken = self._arena[chosen].index_select(1, self._places)
+            fetched = Fetched(taken, torch.isfinite(taken).all(dim=1))
+        weights, finite = fetched.wait()
+        self._snapshots = dict(zip(ended, weights, strict=True))
         return finite
 
 

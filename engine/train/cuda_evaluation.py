@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from wse.kernels.activation import ACTIVATION_CODES
 from wse.kernels.inputs.triton import input_tiles
@@ -15,6 +16,7 @@ from wse.kernels.loss.triton import cross_entropy, tally
 from wse.kernels.packs import Pack
 
 from .backend import Context, Evaluation, EvaluationRequest, Interrupted, Weights
+from .cuda_device import Device, Fetched
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network, Scene
 from .cuda_tables import ResidentImages, address
@@ -50,11 +52,19 @@ class Evaluator:
         layout: of a row of the arena.
         context: what the run shares.
         resident: the image sets.
+        device: where.
     """
 
-    def __init__(self, network: Network, layout: ArenaLayout, context: Context, resident: ResidentImages) -> None:
+    def __init__(
+        self,
+        network: Network,
+        layout: ArenaLayout,
+        context: Context,
+        resident: ResidentImages,
+        device: Device,
+    ) -> None:
         self._network, self._layout, self._context, self._resident = network, layout, context, resident
-        self._device = resident.images.device
+        self._device = device
 
     def evaluate(self, requests: Sequence[EvaluationRequest], weights: Sequence[Weights]) -> list[Evaluation]:
         """Measure.
@@ -105,56 +115,30 @@ class Evaluator:
         )
 
     def _measure(self, jobs: list[_Job]) -> dict[int, Evaluation]:
-        device, network, outputs = self._device, self._network, self._network.architecture.outputs
-        members, images = len(jobs), sum(job.images for job in jobs)
-        pack = Pack(members=members, images=images, device=device)
-        scene = self._scene(jobs, pack)
-        augments = [job.request.faithful and job.request.member.setup.augmentation for job in jobs]
-        augments_there = torch.tensor(augments, dtype=torch.int32, device=device)
-        indices, answers = torch.zeros(2, images, dtype=torch.int32, device=device)
-        losses = torch.zeros(images, device=device)
-        sums = torch.zeros(members, dtype=torch.float64, device=device)
-        correct = torch.zeros(members, dtype=torch.int32, device=device)
-        predicted = torch.zeros(members, outputs, dtype=torch.int32, device=device)
-        wanted, labels = network.architecture.input, self._resident.labels
+        with self._device.turn():
+            measuring = _Measuring(jobs, self._network, self._scene(jobs), self._resident)
         for chosen, addresses in self._batches(jobs):
             if self._context.should_stop():
                 raise Interrupted
-            pack.lay([0, *np.cumsum([len(batch) for batch in chosen])])
-            batch = np.concatenate(chosen)
-            indices[: len(batch)] = torch.from_numpy(batch).to(device)
-            scene.addresses.copy_(torch.from_numpy(addresses))
-            input_tiles(
-                network.input,
-                pack,
-                images=self._resident.images,
-                indices=indices,
-                addresses=scene.addresses,
-                augments=augments_there,
-                margin=network.margin,
-                grey=wanted.color == "grey",
-                low=wanted.low,
-                high=wanted.high,
-                augment=any(augments),
-            )
-            network.forward(scene)
-            tables = {"indices": indices, "labels": labels, "losses": losses, "answers": answers}
-            cross_entropy(network.logits, pack, **tables, outputs=outputs, gradient=None)
-            tally(sums, correct, predicted, pack, **tables)
-        counts = predicted.cpu().numpy().astype(np.int64)
+            with self._device.turn():
+                found = Fetched(*measuring.launch(chosen, addresses))
+            sums, correct, predicted = found.wait()
         return {
             job.number: Evaluation(
-                images=len(job.indices), loss=loss / len(job.indices), correct=right, predicted=counts[row]
+                images=len(job.indices),
+                loss=float(sums[row]) / len(job.indices),
+                correct=int(correct[row]),
+                predicted=predicted[row].astype(np.int64),
             )
-            for row, (job, loss, right) in enumerate(zip(jobs, sums.tolist(), correct.tolist(), strict=True))
+            for row, job in enumerate(jobs)
         }
 
-    def _scene(self, jobs: list[_Job], pack: Pack) -> Scene:
-        device, is_faithful = self._device, jobs[0].request.faithful
+    def _scene(self, jobs: list[_Job]) -> Scene:
+        device, is_faithful = self._device.torch, jobs[0].request.faithful
         arena = torch.from_numpy(np.stack([job.weights for job in jobs])).to(device)
         codes = [ACTIVATION_CODES[job.request.member.setup.activation] for job in jobs]
         return Scene(
-            pack=pack,
+            pack=Pack(members=len(jobs), images=sum(job.images for job in jobs), device=device),
             weights=self._layout.views(arena),
             gradient={},
             codes=torch.tensor(codes, dtype=torch.int32, device=device),
@@ -177,3 +161,69 @@ class Evaluator:
                 for first, job in zip(firsts, jobs, strict=True)
             ]
             yield chosen, np.array(addresses, dtype=np.int64)
+
+
+class _Measuring:
+    """Jobs side by side, batch after batch.
+
+    Args:
+        jobs: all faithful, or none.
+        network: the network.
+        scene: of a pack with room for a batch of all jobs.
+        resident: the image sets.
+    """
+
+    def __init__(self, jobs: list[_Job], network: Network, scene: Scene, resident: ResidentImages) -> None:
+        self._network, self._scene, self._resident = network, scene, resident
+        members, images, device = scene.pack.members, scene.pack.images, scene.pack.device
+        augments = [job.request.faithful and job.request.member.setup.augmentation for job in jobs]
+        self._augment = any(augments)
+        self._augments = torch.tensor(augments, dtype=torch.int32, device=device)
+        self._indices, self._answers = torch.zeros(2, images, dtype=torch.int32, device=device)
+        self._losses = torch.zeros(images, device=device)
+        self._sums = torch.zeros(members, dtype=torch.float64, device=device)
+        self._correct = torch.zeros(members, dtype=torch.int32, device=device)
+        self._predicted = torch.zeros(members, network.architecture.outputs, dtype=torch.int32, device=device)
+
+    def launch(
+        self, chosen: Sequence[npt.NDArray[np.int32]], addresses: npt.NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Begin a batch.
+
+        Args:
+            chosen: images of each job.
+            addresses: of their draws, [P, 4].
+
+        Returns:
+            What will be known so far: the losses' sums, float64 [P], how many were right, int32 [P], and how many
+            got each answer, int32 [P, outputs].
+        """
+        network, scene, pack, resident = self._network, self._scene, self._scene.pack, self._resident
+        wanted = network.architecture.input
+        pack.lay([0, *np.cumsum([len(batch) for batch in chosen])])
+        batch = torch.from_numpy(np.concatenate(chosen))
+        self._indices[: len(batch)] = batch.to(pack.device)
+        scene.addresses.copy_(torch.from_numpy(addresses))
+        input_tiles(
+            network.input,
+            pack,
+            images=resident.images,
+            indices=self._indices,
+            addresses=scene.addresses,
+            augments=self._augments,
+            margin=network.margin,
+            grey=wanted.color == "grey",
+            low=wanted.low,
+            high=wanted.high,
+            augment=self._augment,
+        )
+        network.forward(scene)
+        tables = {
+            "indices": self._indices,
+            "labels": resident.labels,
+            "losses": self._losses,
+            "answers": self._answers,
+        }
+        cross_entropy(network.logits, pack, **tables, outputs=network.architecture.outputs, gradient=None)
+        tally(self._sums, self._correct, self._predicted, pack, **tables)
+        return self._sums, self._correct, self._predicted

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -84,14 +83,14 @@ class Step:
         """Let each member have so many images of a step."""
         self.pack.lay([0, *np.cumsum(batches)])
 
-    def run(self, steps: int) -> npt.NDArray[np.float32]:
-        """Take steps.
+    def launch(self, steps: int) -> Tensor:
+        """Begin steps.
 
         Args:
             steps: how many, as many as the tables hold at most.
 
         Returns:
-            The mean losses of all rows, float32 [steps, P]; of an empty row, anything.
+            What will be the mean losses of all rows, float32 [steps, P]; of an empty row, anything.
         """
         for _ in range(steps):
             if self._graph is not None:
@@ -99,16 +98,20 @@ class Step:
             else:
                 self._launch()
                 self._capture()
-        losses: npt.NDArray[np.float32] = self._tables.means[:steps].cpu().numpy()
-        return losses
+        return self._tables.means[:steps]
 
     def _capture(self) -> None:
-        """After a first step, which compiles and loads kernels and writes tiles, a step is launches alone."""
+        """After a first step, which compiles and loads kernels and writes tiles, a step is launches alone.
+
+        Not by ``torch.cuda.graph``, which would wait for other threads' work.
+        """
         if self._arena.is_cuda:
-            torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
                 self._launch()
+            finally:
+                graph.capture_end()
             self._graph = graph
 
     def _launch(self) -> None:

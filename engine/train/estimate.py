@@ -14,6 +14,7 @@ from ..space import Member
 from .backend import Backend, Context, EvaluationRequest
 from .plan import Plan
 from .run import Run
+from .threads import Threads
 
 _SAMPLED_PACKS = 3
 _CALIBRATION_STEPS = 8
@@ -40,8 +41,8 @@ class Speed:
     Attributes:
         training: FLOP/s of one worker that trains.
         evaluation: FLOP/s of one worker that evaluates.
-        workers: at the same time. They are taken to be as fast together as one is alone, so on a busy machine, or
-            one whose cores share their units, a run takes longer.
+        workers: at the same time, of those that share a device one. They are taken to be as fast together as one
+            is alone, so on a busy machine, or one whose cores share their units, a run takes longer.
     """
 
     training: float
@@ -73,7 +74,8 @@ def measure_speed(run: Run) -> Speed:
     samples = [_calibrate(run.backend, pack.members[: run.rows(pack)], run.context) for pack in chosen]
     training = sum(sample.training_flops for sample in samples) / sum(s.training_seconds for s in samples)
     evaluation = sum(s.evaluation_flops for s in samples) / sum(s.evaluation_seconds for s in samples)
-    return Speed(training=training, evaluation=evaluation, workers=run.workers)
+    sharing = Threads().workers(run) if run.backend.workers else 1
+    return Speed(training=training, evaluation=evaluation, workers=-(-run.workers // sharing))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
+from heapq import nlargest
 
 from ..data import ImageSet, load
 from ..errors import WseError
@@ -56,7 +57,7 @@ class Run:
         executor: where members train.
         context: settings and splits.
         plan: of the whole population; of what is missing once ``execute`` has begun.
-        workers: packs trained at the same time.
+        workers: packs trained at the same time, at most.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
         seconds: what this sitting took, by stage; empty before it has ended.
 
@@ -77,7 +78,7 @@ class Run:
         self.options = options
         self.backend: Backend = backend or backend_for(options.device, precision=options.precision)
         self.executor = executor or Threads()
-        self.workers = self.executor.workers(self)
+        workers = self.executor.workers(self)
         self.estimated_seconds: float | None = None
         self.seconds: dict[str, float] = {}
         self._stop = threading.Event()
@@ -98,6 +99,7 @@ class Run:
         )
         self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self.plan_of([member.id for member in self.members])
+        self.workers = min(workers, len(self.plan.packs))
         self._earlier = 0
         self._checkpoints: Checkpoints
         self._work = Work()
@@ -127,9 +129,12 @@ class Run:
 
     def _training_bytes(self) -> int:
         """Of the weights and optimizer state of members in training, in memory and as checkpoints."""
-        packs = {pack.architecture.name: pack for pack in self.plan.packs}
-        values = max((Layout(p.architecture).size * self.rows(p) for p in packs.values()), default=0)
-        return self.workers * (self._held + SPARE_VECTORS) * values * 4
+        a_pack = {
+            name: Layout(pack.architecture).size * self.rows(pack)
+            for name, pack in {pack.architecture.name: pack for pack in self.plan.packs}.items()
+        }
+        largest = nlargest(self.workers, (a_pack[pack.architecture.name] for pack in self.plan.packs))
+        return (self._held + SPARE_VECTORS) * sum(largest) * 4
 
     def rows(self, pack: PackPlan) -> int:
         """How many of a pack's members train side by side, with room for their snapshots in the host's memory."""
@@ -147,7 +152,8 @@ class Run:
 
     def wanted_rows(self, pack: PackPlan) -> int:
         """How many of a pack's members would train side by side if the host's memory had no end."""
-        rows = self.options.rows or self.backend.rows(pack.architecture, pack.members)
+        sharing = min(Threads().workers(self), len(self.plan.packs))
+        rows = self.options.rows or self.backend.rows(pack.architecture, pack.members, sharing)
         return min(rows, len(pack.members))
 
     @property

@@ -32,15 +32,16 @@ class Threads:
     """The executor of a run that stays in its process."""
 
     def workers(self, run: Run) -> int:
-        """As many threads as the backend or the options say; one for each core if they do not."""
-        return run.backend.workers or run.options.threads or cores()
+        """As many threads as the options or the backend say; one for each core if they do not."""
+        return run.options.threads or run.backend.workers or cores()
 
     def reports(self, run: Run, members: Collection[int], checkpoints: Checkpoints) -> Generator[Report]:
         """Train members; on an error or an interrupt all threads end before it is raised."""
         packs: _Packs = queue.SimpleQueue()
-        for pack in run.plan_of(members).packs:
+        plan = run.plan_of(members)
+        for pack in plan.packs:
             packs.put(pack)
-        count = self.workers(run)
+        count = min(self.workers(run), len(plan.packs))
         # Bounded, so that finished members cannot pile up in memory when the disk is slow.
         results: _Results = queue.Queue(maxsize=4 * count)
         team = [_Worker(number, run, checkpoints, packs, results) for number in range(count)]
