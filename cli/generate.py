@@ -45,7 +45,10 @@ def generate(
         typer.Option(help="Of the arithmetic: bf16 (the default on a GPU; not with --device cpu) or fp32."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Networks trained at a time, by each process; as many as cores.")
+        int | None,
+        typer.Option(
+            help="Networks trained at a time, by each process; as many as cores. On a GPU: packs of them."
+        ),
     ] = None,
     executor: Annotated[
         str,

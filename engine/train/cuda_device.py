@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Streams beyond as many hardware queues would wait for each other; CUDA's own number is 8. Read when CUDA starts.
-_QUEUES = "32"
+# Streams beyond as many hardware queues wait for each other, and CUDA's own number is 8. It is read when CUDA
+# starts, which may be before there is a device here.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 
 class Device:
@@ -33,7 +34,6 @@ class Device:
     """
 
     def __init__(self, name: torch.device | str) -> None:
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", _QUEUES)
         self.torch = torch.empty(0, device=name).device  # by its number: each thread has a current one of its own
         self._lock = threading.Lock()
         self._of_thread = threading.local()

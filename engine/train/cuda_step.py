@@ -7,6 +7,7 @@ captured once as a CUDA graph and replayed; other members in the rows change the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -110,8 +111,11 @@ class Step:
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._launch()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # the first error is the one to be told, such as too little memory
+                    graph.capture_end()
+                raise
+            graph.capture_end()
             self._graph = graph
 
     def _launch(self) -> None:

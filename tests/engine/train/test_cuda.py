@@ -6,6 +6,7 @@ Without a GPU the kernels run in Triton's interpreter.
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -187,6 +188,60 @@ def test_a_step_can_be_captured(tiny_space, context, family, monkeypatch):
     }
     memory = {"empty", "empty_like", "empty_strided", "new_empty", "fill_", "zero_", "zeros_like"}
     assert done.names - views - memory <= {"add_"}, "a step must be launches alone"
+
+
+class Graph:
+    """Stands for a CUDA graph where there is no GPU: what is launched between begin and end is not run."""
+
+    def __init__(self, done):
+        self.done = done
+
+    def capture_begin(self, capture_error_mode):
+        assert capture_error_mode == "thread_local"  # other threads use the device meanwhile
+        self.done.append("begin")
+
+    def capture_end(self):
+        self.done.append("end")
+        if "error" in self.done:
+            raise RuntimeError("the capture is void")
+
+    def replay(self):
+        self.done.append("replay")
+
+
+@pytest.fixture
+def capturing(tiny_space, context, monkeypatch):
+    """A step that believes to be on a GPU, and a list of what it does."""
+    architecture = architecture_of("small-cnn")
+    pack = packed("cpu", architecture, 1, context)
+    pack.place(0, members_of(tiny_space, DIFFERENCES[:1])[0], weights_of(architecture, 0))
+    step, done = pack._prepared_step(), []
+    monkeypatch.setattr(step, "_arena", SimpleNamespace(is_cuda=True))
+    monkeypatch.setattr(step, "_launch", lambda: done.append("launch"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(done))
+    return step, done
+
+
+def test_a_step_is_captured_once_and_replayed(capturing):
+    step, done = capturing
+    assert step.launch(3) is not None
+    assert done == ["launch", "begin", "launch", "end", "replay", "replay"]
+    step.launch(2)
+    assert done[6:] == ["replay", "replay"]
+
+
+def test_an_error_while_a_step_is_captured_is_told_as_it_is(capturing, monkeypatch):
+    step, done = capturing
+
+    def launch():
+        if "begin" in done:
+            done.append("error")
+            raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(step, "_launch", launch)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        step.launch(1)
+    assert done == ["begin", "error", "end"]
 
 
 def test_rows_that_fit_a_memory():
