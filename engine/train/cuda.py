@@ -40,9 +40,7 @@ Precision = Literal["bf16", "fp32"]
 
 EVALUATION_IMAGES = 4096
 STEPS_AT_A_TIME = 64  # between two questions whether to stop
-PACKS_AT_A_TIME = (
-    16  # that share the device; in nws-main a thousand members of 243 architectures do not fill one with fewer
-)
+PACKS_AT_A_TIME = 16  # that share the device; why so many: "Several packs at a time" in benchmarks/NOTES.md
 _MEMORY_SHARE = 0.8  # of what is free; the rest is for what kernels leave for each other within a step
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -98,7 +96,7 @@ class CudaBackend:
             WseError: the architecture has layers that there are no kernels for.
         """
         blocks_of(architecture)
-        with self._device.turn():
+        with _translated_memory_errors(), self._device.turn():
             if self._resident is None or self._resident[0] is not context.splits:
                 self._resident = None  # before the next ones need room
                 self._resident = context.splits, ResidentImages(context.splits, self._device.torch)
