@@ -34,7 +34,7 @@ from .cuda_evaluation import Evaluator
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network
 from .cuda_step import Step
-from .cuda_tables import ResidentImages, Row, Tables
+from .cuda_tables import ResidentImages, Row, StepsAhead, Tables
 
 Precision = Literal["bf16", "fp32"]
 
@@ -238,18 +238,21 @@ class CudaPack:
                 step = self._prepared_step()
             there = {place: row for place, row in enumerate(self._rows) if row is not None}
             left = min(row.steps - row.done for row in there.values())
+            ahead = self._ahead(left)
             diverged: set[int] = set()
             while left and not diverged:
                 if self._context.should_stop():
                     raise Interrupted
-                steps = min(left, STEPS_AT_A_TIME)
                 with self._device.turn():
-                    self._tables.fill_steps(self._rows, self._context.settings, steps)
-                    means = Fetched(step.launch(steps))
+                    self._tables.write_steps(ahead)
+                    means = Fetched(step.launch(len(ahead)))
+                left -= len(ahead)
+                for row in there.values():
+                    row.done += len(ahead)
+                if left:
+                    ahead = self._ahead(left)  # while the device is at work
                 (losses,) = means.wait()
-                left -= steps
                 for place, row in there.items():
-                    row.done += steps
                     row.losses += losses[:, place].tolist()
                     if not np.isfinite(losses[:, place]).all():
                         diverged.add(place)
@@ -315,6 +318,9 @@ class CudaPack:
             self._tables.fill(self._rows, self._context.settings)
             self._changed = False
         return self._step
+
+    def _ahead(self, left: int) -> StepsAhead:
+        return StepsAhead(self._rows, self._context.settings, min(left, STEPS_AT_A_TIME))
 
     def _network(self, images: int = 0) -> Network:
         images = max(images, self._evaluation_images)

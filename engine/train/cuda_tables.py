@@ -6,7 +6,7 @@ members of an architecture, and a captured graph stays valid when other members 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,6 +141,39 @@ class Row:
         self.epoch, self.done, self.losses = epoch, len(losses), losses
 
 
+class StepsAhead:
+    """What the next steps of P members need: where each is, its rates and their corrections. On the host.
+
+    Args:
+        rows: the members; None for an empty row.
+        settings: of the space.
+        steps: how many.
+
+    Attributes:
+        addresses: of the first of them, int64 [P, columns].
+        columns: float32 [steps, P, columns].
+    """
+
+    def __init__(self, rows: Sequence[Row | None], settings: Settings, steps: int) -> None:
+        self.columns = np.zeros((steps, len(rows), STEP_COLUMNS), dtype=np.float32)
+        self.addresses = np.zeros((len(rows), ADDRESS_COLUMNS), dtype=np.int64)
+        for place, row in enumerate(rows):
+            if row is None:
+                continue
+            setup = row.member.setup
+            self.addresses[place] = address(row.member, row.epoch, row.done * row.batch)
+            self.columns[:, place] = step_columns(
+                setup.optimizer,
+                settings.optimizer_form,
+                rates=row.rates(steps),
+                first_count=row.steps_before + 1,
+                weight_decay=setup.weight_decay,
+            )
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
 class Tables:
     """The columns of P members, and of the next S steps.
 
@@ -188,24 +221,10 @@ class Tables:
                 classes[place, : len(row.classes)] = row.classes
         _write(self.classes, classes)
 
-    def fill_steps(self, rows: list[Row | None], settings: Settings, steps: int) -> None:
-        """Write what the next steps need: where each member is, its rates and their corrections."""
-        columns = np.zeros((steps, *self.steps.shape[1:]), dtype=np.float32)
-        addresses = np.zeros(self.addresses.shape, dtype=np.int64)
-        for place, row in enumerate(rows):
-            if row is None:
-                continue
-            setup = row.member.setup
-            addresses[place] = address(row.member, row.epoch, row.done * row.batch)
-            columns[:, place] = step_columns(
-                setup.optimizer,
-                settings.optimizer_form,
-                rates=row.rates(steps),
-                first_count=row.steps_before + 1,
-                weight_decay=setup.weight_decay,
-            )
-        _write(self.addresses, addresses)
-        _write(self.steps[:steps], columns)
+    def write_steps(self, ahead: StepsAhead) -> None:
+        """Write what the next steps need."""
+        _write(self.addresses, ahead.addresses)
+        _write(self.steps[: len(ahead)], ahead.columns)
         self.tick.zero_()
 
     def tick_on(self) -> None:
