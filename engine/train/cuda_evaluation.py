@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from wse.kernels.activation import ACTIVATION_CODES
-from wse.kernels.inputs.triton import input_tiles
 from wse.kernels.loss.triton import cross_entropy, tally
 from wse.kernels.packs import Pack
 
@@ -199,22 +198,15 @@ class _Measuring:
             got each answer, int32 [P, outputs].
         """
         network, scene, pack, resident = self._network, self._scene, self._scene.pack, self._resident
-        wanted = network.architecture.input
         pack.lay([0, *np.cumsum([len(batch) for batch in chosen])])
         batch = torch.from_numpy(np.concatenate(chosen))
         self._indices[: len(batch)] = batch.to(pack.device)
         scene.addresses.copy_(torch.from_numpy(addresses))
-        input_tiles(
-            network.input,
-            pack,
+        network.read(
+            scene,
             images=resident.images,
             indices=self._indices,
-            addresses=scene.addresses,
             augments=self._augments,
-            margin=network.margin,
-            grey=wanted.color == "grey",
-            low=wanted.low,
-            high=wanted.high,
             augment=self._augment,
         )
         network.forward(scene)

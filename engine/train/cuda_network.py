@@ -26,6 +26,7 @@ from wse.kernels.batchnorm.triton_gradient import normalise_gradient
 from wse.kernels.conv import triton as conv
 from wse.kernels.conv.shapes import ConvShape
 from wse.kernels.conv.triton_gradient import weight_gradient as conv_weight_gradient
+from wse.kernels.inputs.triton import input_tiles
 from wse.kernels.linear import triton as linear
 from wse.kernels.packs import Pack
 from wse.kernels.philox.triton_dropout import Keep, draw_keep, keep_layout
@@ -75,7 +76,7 @@ class Network:
         device: where.
 
     Attributes:
-        input: [R, H, W + 2 M, 4], to be written inside its margins.
+        input: [R, H, W + 2 M, 4], written inside its margins.
         margin: M of the input.
         bytes: of all of it.
         logits: [R, C'].
@@ -113,6 +114,31 @@ class Network:
             self._passes.append(made)
             x, dx = made.out, made.d_out
         self.logits, self.d_logits = self._passes[-1].out, self._passes[-1].d_out
+
+    def read(self, scene: Scene, *, images: Tensor, indices: Tensor, augments: Tensor, augment: bool) -> None:
+        """Gather images into ``input``, as the architecture wants them.
+
+        Args:
+            scene: whose members' images, and where their draws are.
+            images: uint8 [n, H, W, 4].
+            indices: of the images, int32 [R].
+            augments: which members augment, int32 [P].
+            augment: whether one of them may.
+        """
+        wanted = self.architecture.input
+        input_tiles(
+            self.input,
+            scene.pack,
+            images=images,
+            indices=indices,
+            addresses=scene.addresses,
+            augments=augments,
+            margin=self.margin,
+            grey=wanted.color == "grey",
+            low=wanted.low,
+            high=wanted.high,
+            augment=augment,
+        )
 
     def forward(self, scene: Scene) -> None:
         """From ``input`` to ``logits``."""

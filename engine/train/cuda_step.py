@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wse.kernels.inputs.triton import input_tiles
 from wse.kernels.inputs.triton_order import epoch_indices
 from wse.kernels.loss.triton import cross_entropy, mean_loss
 from wse.kernels.optim.triton import optimizer_step
@@ -120,7 +119,6 @@ class Step:
 
     def _launch(self) -> None:
         tables, resident, network, pack = self._tables, self._resident, self.network, self.pack
-        wanted = network.architecture.input
         epoch_indices(
             self._indices,
             pack,
@@ -129,17 +127,11 @@ class Step:
             classes=tables.classes,
             table=resident.table,
         )
-        input_tiles(
-            network.input,
-            pack,
+        network.read(
+            self._scene,
             images=resident.images,
             indices=self._indices,
-            addresses=tables.addresses,
             augments=tables.augments,
-            margin=network.margin,
-            grey=wanted.color == "grey",
-            low=wanted.low,
-            high=wanted.high,
             augment=self._augment,
         )
         network.forward(self._scene)
