@@ -118,7 +118,8 @@ def meta(
         typer.echo(msgspec.json.format(msgspec.json.encode(study)).decode())
         return
     _print_study(study, every=verbose)
-    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}`")
+    elsewhere = f" --study {folder}" if out else ""
+    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{elsewhere}`")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

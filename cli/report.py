@@ -16,6 +16,10 @@ def report(
         Path,
         typer.Option(help="The page; the folder FILE-data beside it gets each figure by itself.", metavar="FILE"),
     ] = Path("report.html"),
+    study: Annotated[
+        list[Path] | None,
+        typer.Option(help="The folder of a study that `wse meta --out` wrote elsewhere; may be repeated."),
+    ] = None,
     no_embedding: Annotated[
         bool, typer.Option("--no-embedding", help="Leave out the map of the weights, which takes longest.")
     ] = False,
@@ -25,5 +29,5 @@ def report(
     from wse.engine.report import write_report
     from wse.engine.zoo import Zoo
 
-    folder = write_report(Zoo.open(zoo), out, embedding=not no_embedding)
+    folder = write_report(Zoo.open(zoo), out, studies=study or (), embedding=not no_embedding)
     typer.echo(f"{out} ({bytes_text(out.stat().st_size)}); each figure and its numbers: {folder}/*.svg, *.csv")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -217,10 +218,11 @@ def read_study(folder: Path) -> Study:
         raise WseError(f"{path} is damaged or of another version ({error}): run `wse meta` again") from error
 
 
-def find_studies(zoo: Path) -> list[Study]:
-    """The studies kept beside a zoo, by name of their folders."""
+def find_studies(zoo: Path, elsewhere: Sequence[Path] = ()) -> list[Study]:
+    """The studies kept beside a zoo, by name of their folders, then those of other folders; each once."""
     folders = sorted(path.parent for path in (zoo / STUDIES_FOLDER).glob(f"*/{STUDY_FILE}"))
-    return [read_study(folder) for folder in folders]
+    different = {folder.resolve(): folder for folder in (*folders, *elsewhere)}
+    return [read_study(folder) for folder in different.values()]
 
 
 def scores_csv(study: Study) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..errors import UsageError, WseError
 from ..files import atomic_write
-from ..meta import Study, find_studies
+from ..meta import Study, find_studies, read_study
 from ..text import seconds_text
 from ..zoo import Zoo
 from .facts import commands, facts, space_files
@@ -38,27 +39,30 @@ class Section:
     fits: Figure | None = None
 
 
-def write_report(zoo: Zoo, page: Path, *, embedding: bool = True) -> Path:
+def write_report(zoo: Zoo, page: Path, *, studies: Sequence[Path] = (), embedding: bool = True) -> Path:
     """Write the page of a zoo and of the studies kept beside it.
 
     Args:
         zoo: a complete zoo.
         page: the HTML file; its folder must exist. Each figure as SVG and its numbers as CSV go into a folder
             beside it: ``report-data`` for ``report.html``.
+        studies: folders of further studies.
         embedding: whether to read weights and embed them in a plane, which takes most of the time.
 
     Returns:
         The folder with the figures' files.
 
     Raises:
-        UsageError: the file's name does not end in .html.
+        UsageError: the file's name does not end in .html, or a study is of another zoo.
         WseError: a file of the zoo is damaged, or the page cannot be written.
     """
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"cannot write the page as {page}: the name must end in .html")
     folder = page.with_name(f"{page.stem}-data")  # not its stem alone: that may be the zoo
     _check_writable(folder)
-    parts = sections(zoo, embedding=embedding)
+    for study in studies:
+        _check_study(study, zoo)
+    parts = sections(zoo, studies=studies, embedding=embedding)
     spaces = space_files(zoo.manifest)
     html = render(zoo, parts, folder.name, spaces)
     try:
@@ -82,16 +86,25 @@ def _check_writable(folder: Path) -> None:
         raise _not_written(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
+def _check_study(folder: Path, zoo: Zoo) -> None:
+    study, seed = read_study(folder), zoo.manifest.seed
+    if study.zoo_seed != seed:
+        raise UsageError(
+            f"the study in {folder} is of {study.zoo} with seed {study.zoo_seed}, and {zoo.folder} has seed "
+            f"{seed}: leave out that --study"
+        )
+
+
 def _not_written(path: Path, error: OSError) -> WseError:
     return WseError(f"cannot write {path}: {error.strerror or error}; name another place by --out")
 
 
-def sections(zoo: Zoo, *, embedding: bool) -> list[Section]:
+def sections(zoo: Zoo, *, studies: Sequence[Path] = (), embedding: bool) -> list[Section]:
     """All that the page shows, in order."""
     parts = [
         Section(anchor="population", title="The population", notes=(), figures=tuple(population_figures(zoo)))
     ]
-    for number, study in enumerate(find_studies(zoo.folder), 1):
+    for number, study in enumerate(find_studies(zoo.folder, studies), 1):
         anchor = f"study-{number}"
         parts.append(
             Section(

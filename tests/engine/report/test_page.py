@@ -296,6 +296,26 @@ def test_studies_have_titles_of_their_own(studied_zoo: Zoo, tmp_path: Path) -> N
     ]
 
 
+def test_studies_elsewhere_are_shown_once(studied_zoo: Zoo, tmp_path: Path) -> None:
+    kept, away, other = tmp_path / "zoo" / "meta" / "a", tmp_path / "away", tmp_path / "other"
+    kept.mkdir(parents=True)
+    for name in ("zoo.json", "members.parquet", "snapshots.parquet"):
+        (tmp_path / "zoo" / name).write_bytes((studied_zoo.folder / name).read_bytes())
+    zoo = Zoo.open(tmp_path / "zoo")
+    study = structs.replace(invented_study(views=False), zoo_seed=zoo.manifest.seed)
+    write_study(kept, study)
+    write_study(away, structs.replace(study, slice="conv2"))
+    write_study(other, structs.replace(study, zoo_seed=99))
+    page = tmp_path / "page.html"
+    write_report(zoo, page, studies=[away, kept, away], embedding=False)
+    titles = Page(page.read_text()).words["h2"]
+    assert titles == ["The population", "Reading all:5000", "Reading conv2", "What not to conclude"]
+    with pytest.raises(UsageError, match=r"other is of .* with seed 99, and .* leave out that --study"):
+        write_report(zoo, page, studies=[other], embedding=False)
+    with pytest.raises(WseError, match=r"cannot read .*nowhere/study\.json"):
+        write_report(zoo, page, studies=[tmp_path / "nowhere"], embedding=False)
+
+
 def test_a_page_named_after_its_zoo_leaves_it_alone(studied_zoo: Zoo) -> None:
     before = sorted(studied_zoo.folder.iterdir())
     write_report(studied_zoo, studied_zoo.folder.with_suffix(".html"), embedding=False)
