@@ -9,8 +9,8 @@
 #     steps      (5.5)  whole steps of nws-fixed and small-cnn, kernels' shares, beside PyTorch
 #     population (2.5)  a small population from nothing to a zoo, beside the processor's
 #     questions  (3.5)  tile sizes, TMA, bandwidth of slices, products in fp32
-#     mixed        (6)  nws-main: members that differ in everything, eight architectures, beside PyTorch; a mixed
-#                       population from nothing to a zoo, by how many packs share the GPU at a time
+#     mixed        (6)  nws-main: a population from nothing to a zoo, by how many packs share the GPU at a time;
+#                       members that differ in everything, eight architectures, beside PyTorch
 #
 # MINUTES is for all of them together: what is left when they are over is not asked. Where a call has ten
 # minutes at most: MINUTES=9 with numerics and steps, then the others.
@@ -144,12 +144,12 @@ for part in $PARTS; do
         interpreted 100 questions-slices "$PYTHON" benchmarks/gpu_slices.py --device cpu --gigabytes 0.001 --lengths 50 9000 --out "$OUT/questions.jsonl"
         ;;
     mixed)
+        ask 120 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder build/gpu-zoos --out "$OUT/packs.jsonl"
         ask 90 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
         bench 150 mixed-nws-main 1024 bf16 nws-main
-        ask 120 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder "$OUT/zoos-of-packs" --out "$OUT/packs.jsonl"
         ;;
     mixed-dry)
-        ask 200 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder "$OUT/zoos-of-packs" --device cpu --members 6 --epochs 1 --packs 1 2
+        ask 200 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder build/gpu-zoos --device cpu --members 6 --epochs 1 --packs 1 2
         ;;
     *) echo "no part is called $part" && exit 2 ;;
     esac

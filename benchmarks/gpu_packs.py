@@ -15,6 +15,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from statistics import mean
 
 from wse.engine.machine import cores
 from wse.engine.scale import executor_for
@@ -73,12 +74,12 @@ def main() -> None:
         if given.out:
             row = {
                 "packs": packs,
+                "members": given.members,
                 "seconds": seconds,
                 "samples": progress.training_images,
                 "flops": progress.flops,
+                "mean_test_accuracy": mean(members["test_accuracy"].to_pylist()),
             }
-            row |= {"members": given.members, "mean_test_accuracy": sum(members["test_accuracy"].to_pylist())}
-            row["mean_test_accuracy"] /= given.members
             with given.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 

@@ -47,7 +47,7 @@ def generate(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Networks trained at a time, by each process; as many as cores. On a GPU: packs of them."
+            help="Networks trained at a time, by each process; as many as cores. On a GPU: packs of them, 16."
         ),
     ] = None,
     executor: Annotated[

@@ -132,6 +132,7 @@ def study_notes(study: Study) -> list[str]:
     split = f"test members: {study.holdout}" if study.holdout else "test members at random"
     budget = "no limit" if study.budget_seconds is None else seconds_text(study.budget_seconds)
     return [
+        f"read from {study.zoo}",
         f"slice {study.slice} of snapshots {study.snapshots}",
         f"normalised: {study.normalize}",
         f"moving averages {'among' if study.statistics else 'not among'} the values",

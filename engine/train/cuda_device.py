@@ -49,9 +49,9 @@ class Device:
         return free + torch.cuda.memory_reserved(self.torch)
 
     def finish(self) -> None:
-        """Wait until all that was launched is done."""
+        """Wait, in a turn, until all that this thread has launched is done."""
         if self.is_gpu:
-            torch.cuda.synchronize(self.torch)
+            torch.cuda.current_stream(self.torch).synchronize()
 
     @contextmanager
     def turn(self) -> Iterator[None]:

@@ -99,7 +99,7 @@ class Run:
         )
         self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self.plan_of([member.id for member in self.members])
-        self.workers = min(workers, len(self.plan.packs))
+        self.workers = max(min(workers, len(self.plan.packs)), 1)
         self._earlier = 0
         self._checkpoints: Checkpoints
         self._work = Work()

@@ -310,6 +310,7 @@ def test_studies_elsewhere_are_shown_once(studied_zoo: Zoo, tmp_path: Path) -> N
     write_report(zoo, page, studies=[away, kept, away], embedding=False)
     titles = Page(page.read_text()).words["h2"]
     assert titles == ["The population", "Reading all:5000", "Reading conv2", "What not to conclude"]
+    assert f"read from {study.zoo}" in page.read_text()
     with pytest.raises(UsageError, match=r"other is of .* with seed 99, and .* leave out that --study"):
         write_report(zoo, page, studies=[other], embedding=False)
     with pytest.raises(WseError, match=r"cannot read .*nowhere/study\.json"):
