@@ -36,7 +36,6 @@ mkdir -p "build/gpu-path/wse-$VERSION.dist-info"
 printf 'Metadata-Version: 2.1\nName: wse\nVersion: %s\n' "$VERSION" >"build/gpu-path/wse-$VERSION.dist-info/METADATA"
 export PYTHONPATH="$PWD/build/gpu-path:$PWD/benchmarks:$PWD/build/gpu-wheels${PYTHONPATH:+:$PYTHONPATH}"
 export WSE_CACHE=${WSE_CACHE:-$PWD/build/gpu-cache} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/gpu-cache/triton}
-export TRITON_DEFAULT_FP_FUSION=1
 unset TRITON_INTERPRET
 if [ -d wheels ]; then
     "$PYTHON" -m pip install --quiet --no-index --find-links wheels --target build/gpu-wheels --upgrade wheels/*.whl

@@ -13,7 +13,6 @@ with what it was, and for finding what to look at. An H100 or H200 issues 132 x 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import tempfile
@@ -38,7 +37,6 @@ from wse.engine.train.cuda_tables import Tables
 from wse.kernels.triton_check import check_variant, compile_variant
 from wse.kernels.triton_variant import Variant
 
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
 TYPES = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16",
     torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",

@@ -192,7 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if os.environ.pop("TRITON_INTERPRET", "0") == "1":
         parser.error("TRITON_INTERPRET is set: unset it, kernels are compiled here")
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what triton does unasked changes with its version
     forms = [
         (module, variant)
         for module in modules()

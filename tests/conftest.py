@@ -23,7 +23,6 @@ if not torch.cuda.is_available():
         from .interpreter import make_strict
 
         make_strict()
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it has been so far; left unset, a compilation warns
 
 # The same examples in every run, and no clock: machines are shared.
 settings.register_profile("wse", deadline=None, derandomize=True)
