@@ -11,7 +11,7 @@ from .output import bytes_text, count_text, percent_text, seconds_text
 
 if TYPE_CHECKING:
     from wse.engine.report import Group, Summary
-    from wse.engine.zoo import Manifest
+    from wse.engine.zoo import Manifest, Zoo
 
 
 def info(
@@ -24,11 +24,11 @@ def info(
         bool, typer.Option("--verbose", "-v", help="Every property, and tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Print what a zoo holds: members, test accuracies by property, size, cost."""
+    """Print what a zoo holds, or holds so far: members, test accuracies by property, size, cost."""
     from wse.engine.report import draw_learning_curves, summarize
     from wse.engine.zoo import Zoo
 
-    opened = Zoo.open(zoo)
+    opened = Zoo.open(zoo, unfinished=True)
     summary = summarize(opened)
     if curves is not None:
         draw_learning_curves(opened, curves)
@@ -37,21 +37,21 @@ def info(
 
         typer.echo(json.dumps(_fields(opened.manifest, summary), indent=2))
         return
-    _print_head(zoo, opened.manifest, summary)
+    _print_head(opened, summary)
     _print_groups(summary, every=verbose)
     if curves is not None:
         typer.echo(f"\nlearning curves: {curves}")
 
 
-def _print_head(folder: Path, manifest: Manifest, summary: Summary) -> None:
-    from wse.engine.report import origin
+def _print_head(zoo: Zoo, summary: Summary) -> None:
+    from wse.engine.report import members, origin
 
-    counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
+    manifest = zoo.manifest
     sizes = sorted(entry.size for entry in manifest.architectures.values())
     span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     rows = [
-        ("zoo", f"{folder}, {bytes_text(summary.bytes)} of weights ({manifest.dtype})"),
-        ("members", f"{manifest.models:,} ({counts})"),
+        ("zoo", f"{zoo.folder}, {bytes_text(summary.bytes)} of weights ({manifest.dtype})"),
+        *members(zoo),
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}"),
         ("image sets", ", ".join(manifest.image_sets)),

@@ -68,6 +68,9 @@ def meta(
     budget: Annotated[str, typer.Option(help="What all may take (90s, 10m, 2h), or none.")] = "4m",
     device: Annotated[str, typer.Option(help="For deep models: auto, cpu or cuda.")] = "auto",
     processes: Annotated[int | None, typer.Option(help="Models fitted side by side; as many as cores.")] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Read what there is so far of a zoo whose run has not ended.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The folder of the results; one inside the zoo if not given.")
     ] = None,
@@ -109,6 +112,7 @@ def meta(
         budget_seconds=None if budget == "none" else seconds_of(budget),
         device=pick_device(device),
         processes=processes,
+        unfinished=unfinished,
     )
     with _Progress(quiet=quiet or as_json) as progress:
         study, folder = run_study(options, out, progress.show)
@@ -118,8 +122,8 @@ def meta(
         typer.echo(msgspec.json.format(msgspec.json.encode(study)).decode())
         return
     _print_study(study, every=verbose)
-    elsewhere = f" --study {folder}" if out else ""
-    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{elsewhere}`")
+    flags = (" --unfinished" if unfinished else "") + (f" --study {folder}" if out else "")
+    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{flags}`")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

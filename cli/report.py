@@ -23,11 +23,15 @@ def report(
     no_embedding: Annotated[
         bool, typer.Option("--no-embedding", help="Leave out the map of the weights, which takes longest.")
     ] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Show what there is so far of a zoo whose run has not ended.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of errors.")] = False,
 ) -> None:
     """Write one HTML page, with figures and their numbers, about a zoo and the studies of `wse meta`."""
     from wse.engine.report import write_report
     from wse.engine.zoo import Zoo
 
-    folder = write_report(Zoo.open(zoo), out, studies=study or (), embedding=not no_embedding)
+    opened = Zoo.open(zoo, unfinished=unfinished)
+    folder = write_report(opened, out, studies=study or (), embedding=not no_embedding)
     typer.echo(f"{out} ({bytes_text(out.stat().st_size)}); each figure and its numbers: {folder}/*.svg, *.csv")

@@ -13,6 +13,7 @@ from multiprocessing import get_context, parent_process
 
 from ..errors import WseError
 from ..machine import cores
+from ..zoo import Zoo
 from .jobs import Jobs, Outcome
 from .options import StudyOptions
 
@@ -79,7 +80,7 @@ def _together(jobs: Jobs, budget: _Budget, workers: int, report: Report) -> Iter
     waiting: dict[Future[Outcome], int] = {}
     indices = iter(range(total))
     # Not forked: a copy of a process with compiled threads in it may hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _open, (jobs.options,))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _open, (jobs.options, jobs.zoo))
     try:
         while True:
             # No more than can be begun at once, so that the time for each is known when it begins.
@@ -100,14 +101,14 @@ def _together(jobs: Jobs, budget: _Budget, workers: int, report: Report) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
-def _open(options: StudyOptions) -> None:
+def _open(options: StudyOptions, zoo: Zoo) -> None:
     """What a process does first; Ctrl-C is its parent's affair."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _WORK.append(Jobs(options))
+    _WORK.append(Jobs(options, zoo))
 
 
 def _leave_with_parent() -> None:

@@ -72,19 +72,19 @@ class Outcome:
 class Jobs:
     """All jobs of a study, in order: cheap models first, so that what is left of a budget is known.
 
-    The same options give the same jobs in every process.
+    The same options and zoo give the same jobs in every process.
 
     Args:
         options: what is asked.
+        zoo: that ``options`` name, opened.
 
     Raises:
         UsageError: something asked for does not exist, or too few members are left.
-        WseError: the zoo is missing or damaged.
+        WseError: the zoo is damaged.
     """
 
-    def __init__(self, options: StudyOptions) -> None:
-        self.options = options
-        self.zoo = Zoo.open(options.zoo)
+    def __init__(self, options: StudyOptions, zoo: Zoo) -> None:
+        self.options, self.zoo = options, zoo
         self.items, self._is_train, self._is_test = _items(self.zoo, options)
         self._rounds = [(seed, *self._split(seed)) for seed in range(options.seed, options.seed + options.seeds)]
         self.targets = [target for target in _targets(self.items, options) if self._can_be_asked(target)]

@@ -26,6 +26,7 @@ class StudyOptions:
 
     Attributes:
         zoo: folder of the zoo.
+        unfinished: whether the zoo may be unfinished, and then has the members that have ended so far.
         what: which values are read.
         targets: names of columns; empty: every property that varies, and the outcomes.
         models: names; empty: ``DEFAULT_MODELS``; ``("all",)``: every model. One that is named must be able to read
@@ -77,6 +78,7 @@ class StudyOptions:
     budget_seconds: float | None = None
     device: str = "cpu"
     processes: int | None = None
+    unfinished: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.models) - MODELS.keys() - {EVERY})

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import WseError
 from ..files import check_writable
-from ..zoo import STUDIES_FOLDER, Items
+from ..zoo import STUDIES_FOLDER, Items, Zoo
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
@@ -42,7 +42,7 @@ def run_study(options: StudyOptions, out: Path | None = None, report: Report | N
         check_writable(folder)  # rather than at the end of it all
     except OSError as error:
         raise WseError(f"cannot write into {folder}: {error.strerror or error}; name another by --out") from error
-    jobs = Jobs(options)
+    jobs = Jobs(options, Zoo.open(options.zoo, unfinished=options.unfinished))
     outcomes = dict(done(jobs, began, report or (lambda share, what, words: None)))
     study = _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began)
     write_study(folder, study)
@@ -70,10 +70,10 @@ def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
             counts = tuple(tuple(row) for row in confusion(predictions).tolist())
             classes = predictions.target.classes
             confusions.append(Confusion(target=target, model=model, classes=classes, counts=counts))
-    options = jobs.options
+    options, is_complete = jobs.options, jobs.zoo.manifest.status == "complete"
     return Study(
         wse_version=version("wse"),
-        zoo=options.zoo.name or str(options.zoo),
+        zoo=(options.zoo.name or str(options.zoo)) + ("" if is_complete else ", unfinished"),
         zoo_seed=jobs.zoo.manifest.seed,
         slice=str(options.what),
         snapshots=options.snapshots + (f", tested on {options.test_snapshots}" if options.test_snapshots else ""),

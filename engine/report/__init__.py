@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .curves import draw_learning_curves
-    from .facts import origin, seeds_in_common, sources
+    from .facts import members, origin, seeds_in_common, sources
     from .page import write_report
     from .summary import Group, Summary, summarize
 
@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "Summary",
     "draw_learning_curves",
+    "members",
     "origin",
     "seeds_in_common",
     "sources",
@@ -28,6 +29,7 @@ __all__ = [
 
 _MODULES = {
     "draw_learning_curves": "curves",
+    "members": "facts",
     "origin": "facts",
     "seeds_in_common": "facts",
     "sources": "facts",

@@ -26,7 +26,7 @@ def draw_learning_curves(zoo: Zoo, path: Path) -> None:
     of them, up to the epoch that half of the members reach.
 
     Args:
-        zoo: a complete zoo.
+        zoo: the zoo.
         path: where the picture goes; its ending (png, svg, pdf) chooses the format.
 
     Raises:

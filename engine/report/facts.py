@@ -17,13 +17,12 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
     manifest, summary = zoo.manifest, summarize(zoo)
     sizes = sorted(entry.size for entry in manifest.architectures.values())
     span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
     images = ", ".join(
         f"{name} ({entry.train:,} + {entry.test:,} images, {entry.classes} classes)"
         for name, entry in manifest.image_sets.items()
     )
     shown = [
-        ("members", f"{manifest.models:,} ({counts})"),
+        *members(zoo),
         ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}, {bytes_text(summary.bytes)} of weights in {manifest.dtype}"),
         ("image sets", images),
@@ -40,6 +39,18 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
         shown.append(("cost", f"{samples} samples trained, {operations} operations in training, {took}"))
         shown.append(("finished", manifest.timing.finished))
     return shown
+
+
+def members(zoo: Zoo) -> list[tuple[str, str]]:
+    """(name, words) of how many members there are, and whether they are all."""
+    manifest = zoo.manifest
+    counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
+    if manifest.status == "complete":
+        return [("members", f"{len(zoo):,} ({counts})")]
+    return [
+        ("members", f"{len(zoo):,} of {manifest.models:,} so far ({counts})"),
+        ("unfinished", "members do not end in random order, so these are not a fair sample of all"),
+    ]
 
 
 def origin(manifest: Manifest) -> list[tuple[str, str]]:

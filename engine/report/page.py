@@ -43,7 +43,7 @@ def write_report(zoo: Zoo, page: Path, *, studies: Sequence[Path] = (), embeddin
     """Write the page of a zoo and of the studies kept beside it.
 
     Args:
-        zoo: a complete zoo.
+        zoo: the zoo.
         page: the HTML file; its folder must exist. Each figure as SVG and its numbers as CSV go into a folder
             beside it: ``report-data`` for ``report.html``.
         studies: folders of further studies.

@@ -62,7 +62,7 @@ class Summary:
 
 
 def summarize(zoo: Zoo) -> Summary:
-    """Summarise a complete zoo; reads its members table, no weights."""
+    """Summarise a zoo; reads its members table, no weights."""
     table, manifest = zoo.members, zoo.manifest
     accuracy = column(table, "test_accuracy")
     clear = accuracy > _clear_accuracy(zoo)

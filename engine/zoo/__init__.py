@@ -30,6 +30,7 @@ from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .recovery import growth
 from .shards import Shard, write_shard
+from .unfinished import UnfinishedZoo
 from .verify import Problem, find_problems
 from .writer import ZooWriter, remove_zoo
 
@@ -61,6 +62,7 @@ __all__ = [
     "TableEntry",
     "TensorEntry",
     "Timing",
+    "UnfinishedZoo",
     "Zoo",
     "ZooMember",
     "ZooWriter",

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..nets import Layout
-from .format import SHARD_FOLDER
 from .integrity import DamagedError
 from .shards import Float32, Shard
 from .tables import CONFIG, numbers
@@ -110,7 +109,7 @@ class Items:
 
     def path(self, index: int) -> Path:
         """The file that an item is in."""
-        return Path(self.zoo.folder, SHARD_FOLDER, self._files[self._shard[index]])
+        return self.zoo.path(self._files[self._shard[index]])
 
     def extent(self, index: int) -> tuple[Path, int, int]:
         """The file that an item is in, the first of its bytes there, and their number.

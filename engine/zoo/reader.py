@@ -39,7 +39,7 @@ OPEN_SHARDS = 64
 
 
 class Zoo:
-    """A complete zoo; ``Zoo.open`` makes one. Its members are ``zoo[id]``, its ids ``iter(zoo)``, in order.
+    """A zoo; ``Zoo.open`` makes one. Its members are ``zoo[id]``, its ids ``iter(zoo)``, in order.
 
     Attributes:
         folder: of the zoo.
@@ -55,23 +55,31 @@ class Zoo:
         self._verified: dict[str, NDArray[np.bool_]] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> Zoo:
+    def open(cls, path: Path | str, *, unfinished: bool = False) -> Zoo:
         """Open a zoo.
 
         Args:
             path: its folder.
+            unfinished: whether its run may still be going on, or have been stopped. The zoo then has the members
+                that have ended so far; see ``UnfinishedZoo``.
 
         Raises:
             UsageError: the folder is missing or is not a zoo.
-            WseError: the zoo is unfinished, damaged or of a newer format.
+            WseError: the zoo is damaged or of a newer format; or it is unfinished, and that was not allowed or
+                no member has ended yet.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
+        if manifest.status != "complete" and unfinished:
+            from .unfinished import UnfinishedZoo
+
+            return UnfinishedZoo.read(folder, manifest)
         if manifest.status != "complete":
             finished = len(Journal(folder).finished())
             raise WseError(
                 f"{folder} is unfinished: {finished:,} of {manifest.models:,} members are there; "
-                f"finish it with `wse generate --resume --out {folder}`"
+                f"finish it with `wse generate --resume --out {folder}`, or look at these with "
+                "`wse info`, or `wse meta` and `wse report` with --unfinished"
             )
         _check_names(folder / MANIFEST_FILE, manifest)
         return cls(folder, manifest)
@@ -197,6 +205,10 @@ class Zoo:
         """Read every file in full and check it; a line for each problem, none for a zoo that is whole."""
         return [str(problem) for problem in find_problems(self)]
 
+    def path(self, file: str) -> Path:
+        """Where a weight file is."""
+        return self.folder / SHARD_FOLDER / file
+
     def shard(self, file: str) -> Shard:
         """A weight file, opened; the least recently used ones are closed when too many are open.
 
@@ -221,11 +233,11 @@ class Zoo:
         entry = self._entries.get(file)
         if entry is None:
             raise DamagedError(self.folder / MANIFEST_FILE, f"it does not name the shard {file}")
-        path = self.folder / SHARD_FOLDER / file
+        path = self.path(file)
         shard = Shard(path, self._verified.get(file))
         size = self.manifest.architectures[entry.architecture].size
         expected = (self.manifest.dtype, entry.architecture, (entry.members, entry.snapshots, size))
-        if path.stat().st_size != entry.bytes or (shard.dtype, shard.architecture, shard.shape) != expected:
+        if shard.bytes != entry.bytes or (shard.dtype, shard.architecture, shard.shape) != expected:
             raise DamagedError(path, "its size or its header is not the one zoo.json names")
         return shard
 

@@ -194,6 +194,7 @@ class Shard:
         snapshots: the number of valid snapshots of each row.
         shape: (members, snapshots, D).
         dtype: number format in the file.
+        bytes: size of the file.
         verified: see above.
 
     Raises:
@@ -216,6 +217,7 @@ class Shard:
         with loading(path):
             # np.asarray: slicing a plain array is several times faster than slicing a memmap.
             content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        self.bytes = len(content)
         self._start, self._numbers = start, content[start:].view(_STORED[code]).reshape(self.shape)
 
     def read(self, row: int, snapshot: int, start: int = 0, stop: int | None = None) -> Float32:

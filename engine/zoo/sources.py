@@ -92,8 +92,8 @@ class Files:
                 shard, row, snapshot = self._items.shard(index)
                 self._scaling.see(index, shard.stored(row, snapshot))
                 if shard.path not in self._maps:
-                    size = shard.path.stat().st_size
-                    self._maps[shard.path] = torch.from_file(str(shard.path), size=size, dtype=torch.uint8)
+                    file = str(shard.path)
+                    self._maps[shard.path] = torch.from_file(file, size=shard.bytes, dtype=torch.uint8)
                 self._offsets[index] = shard.offset(row, snapshot)
                 self._addresses[index] = self._maps[shard.path].data_ptr() + self._offsets[index]
 

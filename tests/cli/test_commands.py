@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,12 +103,14 @@ def test_a_signal_ends_a_run_cleanly(number: signal.Signals, small: Path, tmp_pa
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "wse generate --resume --out zoo" in errors
-    unfinished = wse("info", folder=tmp_path)
-    assert unfinished.returncode == 1
-    assert "--resume" in unfinished.stderr
+    shown = wse("info", folder=tmp_path).stdout
+    assert re.search(r"members +\d+ of 24 so far", shown)
     unfinished = wse("report", folder=tmp_path)
     assert unfinished.returncode == 1
     assert "--resume" in unfinished.stderr
+    page = wse("report", "--unfinished", "--no-embedding", folder=tmp_path)
+    assert page.returncode == 0, page.stderr
+    assert " of 24 so far" in (tmp_path / "report.html").read_text()
     resumed = wse("generate", "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")

@@ -24,7 +24,7 @@ _GAP_PANELS = 6
 
 
 def population_figures(zoo: Zoo) -> list[Figure]:
-    """The figures of a complete zoo; they read its tables, no weights."""
+    """The figures of a zoo; they read its tables, no weights."""
     return [_learning(zoo), _accuracy(zoo), _gap(zoo), _status(zoo), _cost(zoo)]
 
 

@@ -61,11 +61,19 @@ def set_up(member: int) -> tuple[int, float]:
 
 @pytest.fixture
 def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zoo]:
-    """Makes a zoo of random weights, ``plant`` having written into them; every seventh member is dead."""
+    """Makes a zoo of random weights, ``plant`` having written into them; every seventh member is dead.
+
+    With ``ended`` only so many members have ended, and the zoo is unfinished.
+    """
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
     def make(
-        plant: Plant = nothing, *, models: int = 90, architectures: tuple[str, ...] = ("small",), seed: int = 0
+        plant: Plant = nothing,
+        *,
+        models: int = 90,
+        ended: int | None = None,
+        architectures: tuple[str, ...] = ("small",),
+        seed: int = 0,
     ) -> Zoo:
         folder = tmp_path / f"zoo-{len(list(tmp_path.iterdir()))}"
         names = [architectures[member % len(architectures)] for member in range(models)]
@@ -92,8 +100,10 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
         )
         plans = plan_shards(list(enumerate(names)), dict.fromkeys(architectures, 10_000))
         writer = ZooWriter.create(folder, manifest, plans)
-        for member, name in enumerate(names):
+        for member, name in list(enumerate(names))[:ended]:
             writer.add(_member(member, name, plant, seed))
+        if ended is not None:
+            return Zoo.open(folder, unfinished=True)
         timing = Timing(started="2026-11-22T10:00:00Z", finished="2026-11-22T11:00:00Z", seconds={"total": 1.0})
         return Zoo.open(writer.finish(timing))
 

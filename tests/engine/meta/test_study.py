@@ -300,3 +300,12 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_what_there_is_of_an_unfinished_zoo(make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(in_conv2, ended=85)
+    with pytest.raises(WseError, match="is unfinished: 85 of 90 members"):
+        studied(zoo, tmp_path)
+    study = studied(zoo, tmp_path, unfinished=True, processes=2)
+    assert (study.members, study.zoo) == (85, f"{zoo.folder.name}, unfinished")
+    assert figure(study, "statistics-boost").value > 0.9
