@@ -97,7 +97,7 @@ def compiled(task: tuple[str, ConvShape, Tiling]) -> tuple[str, str]:
     checked = triton_check.check_variant(variant, variant.name, 90)
     if checked.problems:
         return "", "; ".join(checked.problems)
-    text = triton_check._compile(variant, 90).asm["ptx"]
+    text = triton_check.compile_variant(variant, 90).asm["ptx"]
     kind = "wgmma" if "wgmma.mma_async" in text else "mma.sync"
     return f"{kind:8} {checked.registers:3} registers, {checked.shared_bytes:6} bytes shared", ""
 
