@@ -53,12 +53,12 @@ def _advice(run: Run, speed: Speed, estimated: Estimate) -> str:
 
     if estimated.seconds < _LONG_SECONDS:
         return ""
-    half = estimated.seconds / 2
+    minutes = round(estimated.seconds / 2 / 60)
     try:
-        shorter = _changes(run.options.space, fit_space(run, speed, half))
+        shorter = _changes(run.options.space, fit_space(run, speed, 60.0 * minutes))
     except UsageError:
         return ""
-    return f"; --budget {half / 3600:.1f}h would train with {shorter}"
+    return f"; --budget {minutes}m would train with {shorter}"
 
 
 def _time_text(estimated: Estimate) -> str:

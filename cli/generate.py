@@ -149,10 +149,11 @@ def generate(
 
 
 def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> None:
+    from wse.engine.report import summarize
     from wse.engine.zoo import Zoo
 
-    manifest = Zoo.open(run.options.folder).manifest
-    seconds = run.seconds
+    zoo = Zoo.open(run.options.folder)
+    manifest, seconds = zoo.manifest, run.seconds
     if as_json:
         import json
 
@@ -162,14 +163,12 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
         return
     counts = ", ".join(f"{count:,} {status}" for status, count in manifest.counts.items() if count)
     typer.echo(f"{run.options.folder}: {manifest.models:,} models ({counts})")
-    accuracies = run.progress().accuracies
-    if accuracies:
-        from statistics import median
-
-        best, middle = percent_text(max(accuracies)), percent_text(median(accuracies))
-        typer.echo(f"test accuracy: best {best}, median {middle}")
+    everything = summarize(zoo).everything
+    typer.echo(f"test accuracy: best {percent_text(everything.best)}, median {percent_text(everything.median)}")
+    if trained := len(run.progress().accuracies):
+        some = f" for {trained:,} of them" if trained < len(zoo) else ""
         typer.echo(
-            f"{seconds_text(seconds['total'])}: training {seconds_text(seconds['training'])} and evaluation "
+            f"{seconds_text(seconds['total'])}{some}: training {seconds_text(seconds['training'])} and evaluation "
             f"{seconds_text(seconds['evaluation'])} summed over {run.workers} workers, "
             f"all else {percent_text(seconds['overhead'])}"
         )

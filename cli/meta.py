@@ -74,6 +74,9 @@ def meta(
     out: Annotated[
         Path | None, typer.Option(help="The folder of the results; one inside the zoo if not given.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the study in the folder of the results.")
+    ] = False,
     list_models: Annotated[bool, typer.Option("--list", help="Print the models and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the study as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -115,7 +118,7 @@ def meta(
         unfinished=unfinished,
     )
     with _Progress(quiet=quiet or as_json) as progress:
-        study, folder = run_study(options, out, progress.show)
+        study, folder = run_study(options, out, progress.show, overwrite=overwrite)
     if as_json:
         import msgspec
 

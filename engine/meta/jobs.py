@@ -234,17 +234,18 @@ def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
         if not condition.values:
             raise UsageError(f"--where {condition} names no value: write COLUMN=VALUE, such as status=ok")
         items = items.only(condition.holds(items))  # never none: a value that no member has is an error
-    train = _has_snapshot(items, options.snapshots)
-    test = train if options.test_snapshots is None else _has_snapshot(items, options.test_snapshots)
+    train = test = _has_snapshot(items, options.snapshots, "--snapshots")
+    if options.test_snapshots is not None:
+        test = _has_snapshot(items, options.test_snapshots, "--test-snapshots")
     kept = train | test
     if not kept.any():
         raise UsageError(f"no snapshot is left of {options.zoo}: choose other --snapshots or members (--where)")
-    return items.only(kept), train[kept], test[kept]
+    return items.only(kept).compact(), train[kept], test[kept]
 
 
-def _has_snapshot(items: Items, text: str) -> Mask:
+def _has_snapshot(items: Items, text: str, flag: str) -> Mask:
     """Which items are among the snapshots that a text names, [N]."""
-    named = Items(items.zoo, snapshots=parse_snapshots(text, items.zoo))
+    named = Items(items.zoo, snapshots=parse_snapshots(text, items.zoo, flag))
     most = int(items.snapshots.max()) + 1
     return np.isin(items.members * most + items.snapshots, named.members * most + named.snapshots)
 

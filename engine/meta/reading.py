@@ -67,8 +67,13 @@ class SliceSpec:
         return self.part if self.length is None else f"{self.part}:{self.length}"
 
 
-def parse_snapshots(text: str, zoo: Zoo) -> str | list[int] | None:
+def parse_snapshots(text: str, zoo: Zoo, flag: str = "--snapshots") -> str | list[int] | None:
     """Read ``last``, ``all``, a range such as ``10:`` or ``-5:``, or a list such as ``0,5,-1``.
+
+    Args:
+        text: to be read.
+        zoo: whose members' snapshots a range is of.
+        flag: where it was given, for an error.
 
     Returns:
         As ``Items`` takes it.
@@ -87,9 +92,9 @@ def parse_snapshots(text: str, zoo: Zoo) -> str | list[int] | None:
         else:
             chosen = [int(index) for index in text.split(",")]
     except ValueError:
-        raise UsageError(f"--snapshots {text}: write last, all, a range (10:, -5:) or a list (0,5,-1)") from None
+        raise UsageError(f"{flag} {text}: write last, all, a range (10:, -5:) or a list (0,5,-1)") from None
     if not chosen:
-        raise UsageError(f"--snapshots {text} names none")
+        raise UsageError(f"{flag} {text} names none")
     return chosen
 
 

@@ -5,39 +5,49 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import WseError
+from ..errors import UsageError, WseError
 from ..files import check_writable
 from ..zoo import STUDIES_FOLDER, Items, Zoo
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
 from .options import StudyOptions
-from .results import Confusion, Question, Score, Study, write_study
+from .results import STUDY_FILE, Confusion, Question, Score, Study, write_study
 from .targets import Target
 from .views import Answers, grouped, groupings, score, together
 
 
-def run_study(options: StudyOptions, out: Path | None = None, report: Report | None = None) -> tuple[Study, Path]:
+def run_study(
+    options: StudyOptions, out: Path | None = None, report: Report | None = None, *, overwrite: bool = False
+) -> tuple[Study, Path]:
     """Do a study and keep it.
 
     Args:
         options: what is asked.
-        out: folder of the results; None: one inside the zoo, named after what is read.
+        out: folder of the results; None: one inside the zoo, named after what is read, with a number behind it
+            if it holds a study already.
         report: called as the work goes on.
+        overwrite: whether a study that the folder holds is replaced.
 
     Returns:
         The study, and where it is kept.
 
     Raises:
-        UsageError: something asked for does not exist, or too few members are left.
+        UsageError: something asked for does not exist, too few members are left, or ``out`` holds a study.
         WseError: the zoo is missing or damaged, or the results cannot be written.
     """
     began = time.perf_counter()
     folder = out or options.zoo / STUDIES_FOLDER / options.name
+    if not overwrite and (folder / STUDY_FILE).exists():
+        if out is not None:
+            raise UsageError(f"{out} holds a study already: name another folder, or replace it by --overwrite")
+        numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+        folder = next(other for other in numbered if not (other / STUDY_FILE).exists())
     try:
         check_writable(folder)  # rather than at the end of it all
     except OSError as error:

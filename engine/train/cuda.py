@@ -5,7 +5,8 @@ A pack is used by one thread; packs of several threads share the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -345,12 +346,10 @@ class CudaPack:
         return finite
 
 
-class _translated_memory_errors:  # noqa: N801 - reads as the statement it is
+@contextmanager
+def _translated_memory_errors() -> Iterator[None]:
     """Say in the project's words that the device has too little memory."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise DeviceMemoryError("the GPU has too little memory for so many networks at a time") from error
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError("the GPU has too little memory for so many networks at a time") from error

@@ -27,7 +27,7 @@ EVALUATION_BATCH = 100  # larger ones leave the cache and are slower
 
 
 class ReferenceBackend:
-    """One member at a time, one thread a pack.
+    """One member at a time, one thread a pack. PyTorch computes with one thread in this process from then on.
 
     Args:
         dtype: float32, or float64 to judge other backends by.

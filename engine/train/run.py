@@ -14,6 +14,7 @@ from heapq import nlargest
 
 from ..data import ImageSet, load
 from ..errors import WseError
+from ..machine import available_bytes
 from ..nets import Layout
 from ..zoo import (
     Manifest,
@@ -27,7 +28,7 @@ from ..zoo import (
 from .backend import Backend, Context
 from .checkpoints import Checkpoints
 from .executor import Executor, Report
-from .host_memory import SPARE_VECTORS, available_bytes, rows_in_memory
+from .host_memory import SPARE_VECTORS, rows_in_memory
 from .limits import check_limits
 from .log import LOGGED, Listener, Log, sittings
 from .manifest import manifest_of, shard_plans

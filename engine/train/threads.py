@@ -93,12 +93,12 @@ class _Worker(threading.Thread):
 
     def _train(self, pack: PackPlan, rows: int) -> None:
         """Train a pack's members, fewer of them side by side if the device has too little memory for so many."""
-        waiting, rows = list(pack.members), min(rows, len(pack.members))
+        waiting, rows = {member.id: member for member in pack.members}, min(rows, len(pack.members))
         while True:
             try:
-                for result in self._trained(pack.architecture, waiting, rows):
+                for result in self._trained(pack.architecture, list(waiting.values()), rows):
                     self._results.put(result)
-                    waiting = [member for member in waiting if member.id != result.id]
+                    del waiting[result.id]
                 return
             except DeviceMemoryError:
                 if rows == 1:

@@ -37,7 +37,7 @@ class Items:
         zoo: to read from.
         members: the id of each item's member [N] int64, ascending.
         snapshots: which snapshot of its member each item is [N] int64.
-        architectures: names of the architectures that occur among the chosen members.
+        architectures: names of the architectures that occur among the members chosen at first.
         architecture: which of them each item has [N] int64.
 
     Raises:
@@ -155,6 +155,13 @@ class Items:
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and len(value) == len(self):
                 setattr(part, name, value[chosen])
+        return part
+
+    def compact(self) -> Items:
+        """The same items, and only the architectures that they have."""
+        part = copy.copy(self)
+        used, part.architecture = np.unique(self.architecture, return_inverse=True)
+        part.architectures = [self.architectures[code] for code in used.tolist()]
         return part
 
     def split(self, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> tuple[Items, ...]:

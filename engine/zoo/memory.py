@@ -1,4 +1,4 @@
-"""What memory there is, and telling the system what will be read."""
+"""What memory is free, and telling the system what will be read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-
-def physical_bytes() -> int:
-    """All memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+from ..machine import available_bytes
 
 
 def free_bytes(device: str) -> int:
@@ -21,12 +18,7 @@ def free_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return physical_bytes()
+    return available_bytes()
 
 
 def expect(ranges: Iterable[tuple[Path, int, int]]) -> None:

@@ -59,6 +59,8 @@ def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
         now["image_sets"] = {name: now["image_sets"].get(name) for name in before["image_sets"]}
     decisive = _DECISIVE if grows else (*_DECISIVE, *_SIZE)
     found = [text for name in decisive for text in _differences(name, before[name], now[name])]
+    torch = (software.get("torch", _ABSENT) for software in (before["software"], now["software"]))
+    found += _differences("torch", *torch)
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise UsageError(

@@ -16,8 +16,9 @@ from wse.kernels.slices import Runs
 from wse.kernels.slices.cpu import gather
 
 from ..errors import UsageError
+from ..machine import physical_bytes
 from .items import Items
-from .memory import expect, free_bytes, physical_bytes
+from .memory import expect, free_bytes
 from .normalising import Scaling
 from .places import Int64, Places
 from .shards import stored_dtype

@@ -31,7 +31,7 @@ def options_of(zoo, **changes) -> StudyOptions:
 
 
 def studied(zoo, tmp_path: Path, **changes) -> Study:
-    return run_study(options_of(zoo, **changes), tmp_path / "study")[0]
+    return run_study(options_of(zoo, **changes), tmp_path / "study", overwrite=True)[0]
 
 
 def figure(study: Study, model: str, view: str = "all", group: str = "", target: str = "optimizer"):
@@ -193,6 +193,9 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
     study, folder = run_study(options_of(zoo, models=("majority",)))
     assert folder == zoo.folder / "meta" / "all"
     assert find_studies(zoo.folder) == [study]
+    other, beside = run_study(options_of(zoo, models=("majority",), targets=("learning_rate",)))
+    assert beside == zoo.folder / "meta" / "all-2"
+    assert find_studies(zoo.folder) == [study, other]
     assert zoo.verify() == []
     rows = (folder / "scores.csv").read_text().splitlines()
     assert rows[0] == "target,model,view,group,metric,value,low,high,members,items"
@@ -202,6 +205,25 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
         read_study(folder)
     with pytest.raises(WseError, match="cannot write into"):
         write_study(zoo.folder / "zoo.json" / "study", study)
+
+
+def test_a_study_is_not_replaced_unasked(make_zoo, tmp_path: Path) -> None:
+    options = options_of(make_zoo(models=30), models=("majority",))
+    study, folder = run_study(options, tmp_path / "study")
+    with pytest.raises(UsageError, match=r"study holds a study already: .* --overwrite"):
+        run_study(options, folder)
+    assert read_study(folder) == study
+    again, _ = run_study(options, folder, overwrite=True)
+    assert read_study(folder) == again
+
+
+@pytest.mark.parametrize("model", ["values-linear", "neurons-boost"])
+def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp_path: Path) -> None:
+    zoo = make_zoo(in_conv2, architectures=("small", "wide"), models=180)
+    where = (Condition.parse("architecture=wide"),)
+    study = studied(zoo, tmp_path, where=where, models=(model,), seeds=1, what=SliceSpec(part="all"))
+    assert study.members == 90
+    assert [fit.note for fit in study.fits] == [""]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +241,7 @@ def test_a_study_is_kept_in_the_zoo(make_zoo) -> None:
         ({"normalize": "all"}, "--normalize all: use none, slice, layer, position"),
         ({"snapshots": "soon"}, "--snapshots soon: write last, all"),
         ({"snapshots": "9:"}, "--snapshots 9: names none"),
+        ({"test_snapshots": "9:"}, "--test-snapshots 9: names none"),
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
         ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),

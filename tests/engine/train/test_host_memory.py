@@ -9,40 +9,12 @@ from wse.engine.train import Options, ReferenceBackend, Run, host_memory, run
 from wse.engine.train.schedule import HELD_SNAPSHOTS
 from wse.engine.zoo import Zoo
 
-MIB = 2**20
-
 
 def test_rows_that_fit():
     fits = host_memory.rows_in_memory
     assert fits(1000, 16, bytes_free=2 * 4 * 1000 * 20 * 7) == 7
     assert fits(1000, 16, bytes_free=2 * 4 * 1000 * 20 * 7 - 1) == 6
     assert fits(1000, 16, bytes_free=0) == 1
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        pytest.param("max", 3000 * MIB, id="no limit"),
-        pytest.param(f"{1000 * MIB}", 600 * MIB, id="a limit"),
-        pytest.param(f"{100 * MIB}", 0, id="used up"),
-        pytest.param(f"{9000 * MIB}", 3000 * MIB, id="a limit beyond the system's"),
-        pytest.param(None, 3000 * MIB, id="no control group"),
-    ],
-)
-def test_available_memory(limit, expected, tmp_path):
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9999999 kB\nMemFree: 5 kB\nMemAvailable: 3072000 kB\n")
-    if limit is not None:
-        folder = tmp_path / "sys/fs/cgroup"
-        folder.mkdir(parents=True)
-        (folder / "memory.max").write_text(f"{limit}\n")
-        (folder / "memory.current").write_text(f"{700 * MIB}\n")
-        (folder / "memory.stat").write_text(f"anon {400 * MIB}\ninactive_file {300 * MIB}\n")
-    assert host_memory.available_bytes(tmp_path) == expected
-
-
-def test_available_memory_without_proc(tmp_path):
-    assert host_memory.available_bytes(tmp_path) > MIB
 
 
 class Watched(ReferenceBackend):

@@ -101,7 +101,7 @@ class Maker:
     manifest: Manifest = field(
         default_factory=lambda: Manifest(
             wse_version="0.1.0",
-            software={"numpy": "2.4.6"},
+            software={"numpy": "2.4.6", "torch": "2.13.0"},
             seed=7,
             models=8,
             space={"name": "tiny", "epochs": 2, "optimizers": ["sgd", "adam", "rmsprop"], "rate": {"low": 1e-5}},

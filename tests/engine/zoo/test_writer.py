@@ -254,6 +254,7 @@ def test_journal_that_is_gone_starts_afresh(maker: Maker, tmp_path: Path, expect
         ({"dtype": "float16"}, 'dtype: "float32" there, "float16" asked'),
         ({"labels": "faithful"}, 'labels: "eval" there, "faithful" asked'),
         ({"backend": "cpu", "precision": "bf16"}, 'backend: "reference" there, "cpu" asked; precision: "fp32"'),
+        ({"software": {"torch": "2.14.0"}}, 'torch: "2.13.0" there, "2.14.0" asked'),
         ({"wse_version": "0.2.0"}, 'wse_version: "0.1.0" there, "0.2.0" asked'),
         (
             {"space": {"epochs": 3}},
@@ -285,6 +286,11 @@ def test_another_plan_is_refused(maker: Maker, tmp_path: Path) -> None:
 def test_tuples_in_the_space_are_lists(maker: Maker, tmp_path: Path) -> None:
     maker.having(space={"optimizers": ("sgd", "adam")}).create(tmp_path / "zoo")
     maker.having(space={"optimizers": ["sgd", "adam"]}).resume(tmp_path / "zoo")
+
+
+def test_other_libraries_may_be_newer(maker: Maker, tmp_path: Path) -> None:
+    maker.create(tmp_path / "zoo")
+    maker.having(software={"numpy": "2.5.0", "torch": "2.13.0"}).resume(tmp_path / "zoo")
 
 
 def test_create_wants_an_empty_folder(maker: Maker, tmp_path: Path) -> None:
