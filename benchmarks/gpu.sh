@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The questions for a GPU, in the order of their value; short tables on the screen, everything in $OUT.
+# The questions for a GPU, in the order of their value; short tables on the screen, everything in one archive in $OUT,
+# which is written anew after every question.
 #
 #     [OUT=folder] [PYTHON=python3] [MINUTES=19] benchmarks/gpu.sh [--dry] [PART ...]
 #
@@ -26,8 +27,10 @@ if [ "${1:-}" = --dry ]; then DRY=1 && shift; fi
 PARTS=${*:-numerics steps population questions mixed}
 OUT=${OUT:-build/gpu}
 PYTHON=${PYTHON:-python3}
-mkdir -p "$OUT" build/gpu-path/wse
-OUT=$(cd "$OUT" && pwd)
+mkdir -p "$OUT" build/gpu-path/wse build/gpu-results
+ARCHIVE=$(cd "$OUT" && pwd)/gpu-results.tar.gz
+OUT=$PWD/build/gpu-results
+rm -rf "${OUT:?}"/*
 
 # The package as it is in the tree, with the name and version that results record.
 for part in cli engine kernels; do ln -sfn "../../../$part" "build/gpu-path/wse/$part"; done
@@ -38,7 +41,7 @@ export PYTHONPATH="$PWD/build/gpu-path:$PWD/benchmarks:$PWD/build/gpu-wheels${PY
 export WSE_CACHE=${WSE_CACHE:-$PWD/build/gpu-cache} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/gpu-cache/triton}
 unset TRITON_INTERPRET
 if [ -d wheels ]; then
-    "$PYTHON" -m pip install --quiet --no-index --find-links wheels --target build/gpu-wheels --upgrade wheels/*.whl
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --target build/gpu-wheels --upgrade wheels/*.whl || exit 1
 fi
 
 "$PYTHON" - "$DRY" <<'PROBE' | tee "$OUT/machine.txt"
@@ -69,6 +72,7 @@ ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole o
     timeout "$limit" "$@" >"$OUT/$name.txt" 2>&1
     code=$?
     tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
+    tar -czf "$ARCHIVE.part" -C "$OUT" . && mv "$ARCHIVE.part" "$ARCHIVE"
     if [ $code -eq 0 ]; then echo "   ($((SECONDS - began)) s)"; else
         FAILED=1
         echo "   ended with code $code after $((SECONDS - began)) s (124: its time was over)"
@@ -97,7 +101,7 @@ test_some() { # test_some FILE or FILE::TEST
 numerics() {
     mkdir -p "$OUT/numerics"
     {
-        "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda.py tests/engine/train/test_cuda_run.py | grep ::
+        "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda*.py | grep ::
         find tests/kernels -name 'test_*triton.py'
     } | xargs -P 12 -d '\n' -I{} bash -c 'test_some "$1"' _ {}
 }
@@ -112,8 +116,8 @@ for part in $PARTS; do
         ;;
     steps)
         ask 60 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
+        bench 50 steps-ours 64,256,1024 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-1024
         bench 150 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
-        bench 50 steps-members 64,256,2048 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-2048
         bench 70 steps-small-cnn 1024 bf16 small-cnn --batch 64
         ;;
     steps-dry)
@@ -122,12 +126,12 @@ for part in $PARTS; do
         ask 60 steps-without-gpu sh -c '"$PYTHON" -m wse.cli bench train --device cuda; [ $? -eq 2 ]'
         ;;
     population)
-        rm -rf "$OUT/zoos"
-        ask 150 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos"
+        rm -rf build/gpu-zoos/population
+        ask 150 population "$PYTHON" benchmarks/gpu_population.py --folder build/gpu-zoos/population
         ;;
     population-dry)
-        rm -rf "$OUT/zoos"
-        ask 200 population "$PYTHON" benchmarks/gpu_population.py --folder "$OUT/zoos" --members 3 --epochs 1 --device reference cpu
+        rm -rf build/gpu-zoos/population
+        ask 200 population "$PYTHON" benchmarks/gpu_population.py --folder build/gpu-zoos/population --members 3 --epochs 1 --device reference cpu
         ;;
     questions)
         ask 90 questions-tiles "$PYTHON" benchmarks/gpu_tiles.py --out "$OUT/questions.jsonl"

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wse.engine.machine import cores
+from wse.engine.scale import executor_for
 from wse.engine.space import Space
-from wse.engine.train import Options, Run
+from wse.engine.train import Executor, Options, Run
 from wse.engine.zoo import Zoo
 
 SPACE = {
@@ -42,14 +44,22 @@ def main() -> None:
     options = parser.parse_args()
     space = Space.load(preset="nws-main", overrides={**SPACE, "epochs": options.epochs})
     found: dict[str, np.ndarray] = {}
-    for named in options.device:
+
+    def train(named: str, folder: Path, space: Space, executor: Executor | None = None) -> None:
         device, _, precision = named.partition(":")
-        folder = options.folder / named.replace(":", "-")
-        began = time.perf_counter()
-        run = Run(
-            Options(space=space, models=options.members, folder=folder, device=device, precision=precision or None)
+        given = Options(
+            space=space, models=options.members, folder=folder, device=device, precision=precision or None
         )
-        run.execute()
+        Run(given, executor=executor).execute()
+
+    for named in options.device:
+        folder = options.folder / named.replace(":", "-")
+        if named.startswith("cuda"):  # kernels are compiled by several processes, and that is not timed
+            short = Space.load(preset="nws-main", overrides={**SPACE, "epochs": 1, "images_per_epoch": 256})
+            several = executor_for("processes", processes=min(cores(), 12))
+            train(named, folder.with_name(f"{folder.name}-compiled"), short, several)
+        began = time.perf_counter()
+        train(named, folder, space)
         seconds = time.perf_counter() - began
         members = Zoo.open(folder).members
         found[named] = np.asarray(members["test_accuracy"], dtype=float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -75,7 +75,7 @@ def _outcomes(
     backend: CudaBackend, workload: Workload, members: Sequence[Member], wanted: Sequence[int]
 ) -> dict[int, Outcome]:
     """What their first epochs make of some rows of a pack, by member."""
-    pack = _filled(backend, workload, workload.checking, members)
+    pack = _filled(backend, workload, workload.checking, members, wanted)
     outcomes: dict[int, Outcome] = {}
     while len(outcomes) < len(wanted):
         for end in pack.advance():
@@ -85,15 +85,23 @@ def _outcomes(
     return outcomes
 
 
-def _filled(backend: CudaBackend, workload: Workload, context: Context, members: Sequence[Member]) -> CudaPack:
+def _filled(
+    backend: CudaBackend,
+    workload: Workload,
+    context: Context,
+    members: Sequence[Member],
+    wanted: Collection[int],
+) -> CudaPack:
+    """A full pack. Rows that nobody asks for begin with the first member's weights: to draw so many takes long."""
     fits = backend.rows(members[0].architecture, members)
     if fits < len(members):
         raise DeviceMemoryError(
             f"{len(members)} members of {members[0].architecture.name} do not fit: {fits} would"
         )
     pack = backend.open(members[0].architecture, len(members), context)
+    some = workload.initial_weights(members[0])
     for row, member in enumerate(members):
-        pack.place(row, member, workload.initial_weights(member))
+        pack.place(row, member, workload.initial_weights(member) if row in wanted else some)
     return pack
 
 
@@ -107,7 +115,7 @@ class _Packed:
         self.images = steps * sum(batches)
         self.work = float(self.images * training_flops(members[0].architecture))
         self._members, self._device = members, torch.device(device)
-        self._pack = _filled(backend, workload, workload.context, members)
+        self._pack = _filled(backend, workload, workload.repeated, members, {0})
 
     def start(self) -> None:
         """Steps that do not count: tables are written, and the first time kernels compiled and the graph captured.

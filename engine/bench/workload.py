@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from ..data import IMAGE_SET_NAMES, load
+from ..data import IMAGE_SET_NAMES, ImageSet, load
 from ..errors import UsageError
 from ..nets import FAMILIES, Architecture, Layout, initial_weights, training_flops
 from ..space import PRESETS, Member, Space
@@ -32,10 +33,11 @@ CHECKED_MEMBERS = 2  # of members that are alike; of a mixed workload all are ch
 # alike: a tie between pixels would make max-pooling's gradient a matter of taste.
 _COMMON = {"optimizer_form": "torch", "initialization": "glorot_uniform", "epochs": 10**6, "l2": 0.0}
 _ALIKE = {"optimizer": "adam", "activation": "relu", "learning_rate": 0.001, "train_fraction": 1.0}
-# Epochs are long enough that what it takes to begin one does not count, as on real image sets.
+# Epochs are long enough that what it takes to begin one does not count, as on real image sets, or as long as the
+# image set allows; see ``Workload.repeated`` too.
 _KEYS: Mapping[str, Mapping[str, Any]] = {
-    "nws-main": {**_COMMON, "augmentation": False, "images_per_epoch": 512},
-    "nws-fixed": {**_COMMON, **_ALIKE, "augmentation": False, "images_per_epoch": 1024},
+    "nws-main": {**_COMMON, "augmentation": False, "images_per_epoch": 4096},
+    "nws-fixed": {**_COMMON, **_ALIKE, "augmentation": False, "images_per_epoch": 8192},
     "small-cnn": {**_COMMON, **_ALIKE, "dropout": 0.35, "images_per_epoch": 8192},
 }
 # The first seed whose eight members of nws-main have every optimizer, activation, batch size and filter size and
@@ -163,7 +165,8 @@ class Workload:
         )
         noise = {name: _noise_like(split) for name, split in splits.items()}
         self.checking = dataclasses.replace(self.context, splits=noise)
-        self.members = [self._with_whole_batches(member) for member in sampled]
+        self._images_per_epoch: int = keys["images_per_epoch"]
+        self.members = [self._with_whole_batches(member, self.context) for member in sampled]
         if spec.is_mixed:
             self.members = [_with(m, augmentation=index % 2 == 1) for index, m in enumerate(self.members)]
 
@@ -187,12 +190,34 @@ class Workload:
         chosen = self.members if self.spec.is_mixed else self.members[:CHECKED_MEMBERS]
         return [_checked(member, precision) for member in chosen]
 
+    @cached_property
+    def repeated(self) -> Context:
+        """The context with training images repeated so often that an epoch has as many as asked for.
+
+        For thousands of members whose epochs end together: what the host does then would count far too much in
+        epochs of a few steps.
+        """
+        splits, settings = self.context.splits, self.context.settings
+        shortest = min(splits[m.setup.dataset].epoch_size(m, limit=None) for m in self.members)
+        times = -(-self._images_per_epoch // shortest)
+        repeated = {
+            name: Split.make(_repeated(split.images, times), seed=_SEED, settings=settings)
+            for name, split in splits.items()
+        }
+        return dataclasses.replace(self.context, splits=repeated)
+
     def packs(self, members: int) -> list[list[Member]]:
         """So many members to be trained side by side: one pack, or for each member of a mixed workload one.
 
         Those of a mixed workload have the architecture of their pack's first, all else is drawn for each but the
-        learning rate. Packs are trained for a long time, and one member that diverges ends steps for all.
+        learning rate. Packs are trained for a long time, and one member that diverges ends steps for all. Epochs
+        are those of ``repeated``.
         """
+        return [
+            [self._with_whole_batches(member, self.repeated) for member in pack] for pack in self._packs(members)
+        ]
+
+    def _packs(self, members: int) -> list[list[Member]]:
         if not self.spec.is_mixed:
             return [[_with(member, learning_rate=_CALM_RATE) for member in self.members[:members]]]
         properties, rows = FAMILIES[self._space.settings.family].properties, max(members // SAMPLE, 1)
@@ -203,7 +228,7 @@ class Workload:
             pack = [_with(first, learning_rate=_CALM_RATE)]
             for row in range(1, rows):
                 other = _with(next(others), **same, augmentation=row % 2 == 1, learning_rate=_CALM_RATE)
-                pack.append(self._with_whole_batches(dataclasses.replace(other, architecture=first.architecture)))
+                pack.append(dataclasses.replace(other, architecture=first.architecture))
             packs.append(pack)
         return packs
 
@@ -222,10 +247,10 @@ class Workload:
             gamma_std=settings.gamma_std,
         )
 
-    def _with_whole_batches(self, member: Member) -> Member:
+    def _with_whole_batches(self, member: Member, context: Context) -> Member:
         """The member with an epoch of whole batches, as long as its image set and the workload allow."""
         setup = member.setup
-        size = self.context.splits[setup.dataset].epoch_size(member, limit=setup.images_per_epoch)
+        size = context.splits[setup.dataset].epoch_size(member, limit=self._images_per_epoch)
         if size < CHECKED_STEPS * setup.batch_size:
             raise UsageError(
                 f"a batch of {setup.batch_size} is too large for {setup.dataset}: an epoch must have "
@@ -251,6 +276,15 @@ def _noise_like(split: Split) -> Split:
     """The split with noise for training images."""
     images = np.random.default_rng(_SEED).integers(0, 256, split.images.train_images.shape, dtype=np.uint8)
     return dataclasses.replace(split, images=dataclasses.replace(split.images, train_images=images))
+
+
+def _repeated(images: ImageSet, times: int) -> ImageSet:
+    """The image set with each training image so often."""
+    return dataclasses.replace(
+        images,
+        train_images=np.tile(images.train_images, (times, 1, 1, 1)),
+        train_labels=np.tile(images.train_labels, times),
+    )
 
 
 def _with(member: Member, **changes: Any) -> Member:

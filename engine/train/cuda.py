@@ -41,7 +41,10 @@ Precision = Literal["bf16", "fp32"]
 
 EVALUATION_IMAGES = 4096
 STEPS_AT_A_TIME = 64  # between two questions whether to stop
+STEPS_A_TURN = 8  # launched at once, so that a device with a full queue makes nobody wait for long
 PACKS_AT_A_TIME = 16  # that share the device; why so many: "Several packs at a time" in benchmarks/NOTES.md
+# More members of an architecture are several packs: while one of them waits for the host, another is at work.
+MEMBERS_PER_PACK = 512
 _MEMORY_SHARE = 0.8  # of what is free; the rest is for what kernels leave for each other within a step
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -62,7 +65,7 @@ class CudaBackend:
     name = "cuda"
     preparing: float | None = None
     workers: int | None = PACKS_AT_A_TIME
-    members_per_pack: int | None = None
+    members_per_pack: int | None = MEMBERS_PER_PACK
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class CudaBackend:
         """
         blocks_of(architecture)
         with _translated_memory_errors(), self._device.turn():
+            self._device.tidy()
             if self._resident is None or self._resident[0] is not context.splits:
                 self._resident = None  # before the next ones need room
                 self._resident = context.splits, ResidentImages(context.splits, self._device.torch)
@@ -170,7 +174,7 @@ class CudaPack:
         self._layout = ArenaLayout(Layout(architecture))
         self._rows: list[Row | None] = [None] * rows
         self._changed = True
-        with _translated_memory_errors(), device.turn():
+        with self._turn():
             self._places = torch.from_numpy(self._layout.places).to(device.torch)
             self._arena = torch.zeros(rows, self._layout.size, device=device.torch)
             self._gradient = torch.zeros_like(self._arena)
@@ -189,7 +193,7 @@ class CudaPack:
         self._rows[row] = Row.of(member, split, self._resident)
         self._snapshots.pop(row, None)
         self._changed = True
-        with self._device.turn():
+        with self._turn():
             self._write(self._arena, row, weights)
             self._gradient[row] = 0
             self._state[:, row] = 0
@@ -198,7 +202,7 @@ class CudaPack:
     def state(self, row: int) -> RowState:
         """Where the member of a row is."""
         there = self._row(row)
-        with self._device.turn():
+        with self._turn():
             fetched = Fetched(self._arena[row][self._places], self._state[:, row].index_select(1, self._places))
         weights, optimizer = fetched.wait()
         return RowState(
@@ -211,8 +215,8 @@ class CudaPack:
     def restore(self, row: int, member: Member, state: RowState) -> None:
         """Put a member into a free row where it was when ``state`` was taken."""
         self.place(row, member, state.weights.astype(np.float32))
-        self._row(row).go_on(state.epoch, state.losses.tolist())
-        with self._device.turn():
+        self._row(row).go_on(state.epoch, state.losses)
+        with self._turn():
             for slot, values in zip(self._state, state.optimizer, strict=True):
                 self._write(slot, row, values)
 
@@ -227,42 +231,59 @@ class CudaPack:
         self._row(row)
         if row in self._snapshots:
             return self._snapshots[row].copy()
-        with self._device.turn():
+        with self._turn():
             fetched = Fetched(self._arena[row][self._places])
         return fetched.wait()[0]
 
     def advance(self) -> list[EpochEnd]:
-        """Train all rows until at least one ends an epoch."""
+        """Train until at least one row ends an epoch; rows that do go on into the next one for some steps.
+
+        So rows whose epochs end at different times need no answer of the host in between.
+        """
         self._snapshots = {}
-        with _translated_memory_errors():
-            with self._device.turn():
-                step = self._prepared_step()
-            there = {place: row for place, row in enumerate(self._rows) if row is not None}
-            left = min(row.steps - row.done for row in there.values())
-            ahead = self._ahead(left)
-            diverged: set[int] = set()
-            while left and not diverged:
-                if self._context.should_stop():
-                    raise Interrupted
-                with self._device.turn():
-                    self._tables.write_steps(ahead)
-                    means = Fetched(step.launch(len(ahead)))
-                left -= len(ahead)
-                for row in there.values():
-                    row.done += len(ahead)
-                if left:
-                    ahead = self._ahead(left)  # while the device is at work
-                (losses,) = means.wait()
-                for place, row in there.items():
-                    row.losses += losses[:, place].tolist()
-                    if not np.isfinite(losses[:, place]).all():
-                        diverged.add(place)
-            ended = [place for place, row in there.items() if row.done == row.steps or place in diverged]
-            finite = self._snapshot(ended)
-        ends = [self._end(place, there[place], is_finite) for place, is_finite in zip(ended, finite, strict=True)]
-        for place in ended:
-            there[place].begin_epoch()
+        with self._turn():
+            step = self._prepared_step()
+        there = {place: row for place, row in enumerate(self._rows) if row is not None}
+        ends = [self._end(place, row, is_finite=False) for place, row in there.items() if row.diverged]
+        while not ends:
+            if self._context.should_stop():
+                raise Interrupted
+            ahead = StepsAhead(self._rows, self._context.settings, STEPS_AT_A_TIME)
+            finite, losses = self._train(step, ahead)
+            for place, row in there.items():
+                left, of_row = ahead.left[place], losses[:, place]
+                row.take(of_row[:left])
+                if place in finite or row.diverged:
+                    ends.append(self._end(place, row, is_finite=finite.get(place, False)))
+                    row.go_on(row.epoch + 1, of_row[left:])
         return ends
+
+    def _train(self, step: Step, ahead: StepsAhead) -> tuple[dict[int, bool], npt.NDArray[np.float32]]:
+        """Take steps, and keep the weights of rows as they were when they ended an epoch.
+
+        Returns:
+            Whether these are finite, by row; and losses, float32 [steps, P].
+        """
+        with self._turn():
+            self._tables.write_steps(ahead)
+        done, kept = 0, []
+        for end, which in [*ahead.ends(), (len(ahead), None)]:
+            while done < end:
+                some = min(end - done, STEPS_A_TURN)
+                with self._turn():
+                    step.launch(some)
+                done += some
+            if which is not None:
+                with self._turn():
+                    kept.append((ahead.ended[which].tolist(), self._fetched(self._tables.ended[which])))
+        with self._turn():
+            means = Fetched(self._tables.means[: len(ahead)])
+        finite: dict[int, bool] = {}
+        for places, fetched in kept:
+            weights, is_finite = fetched.wait()
+            self._snapshots |= zip(places, weights, strict=True)
+            finite |= zip(places, is_finite.tolist(), strict=True)
+        return finite, means.wait()[0]
 
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, as many of the requests together as there is room for."""
@@ -272,7 +293,7 @@ class CudaPack:
             if self._step is not None and self._step.network.images >= largest:
                 network = self._step.network
             else:
-                with self._device.turn():
+                with self._turn():
                     network = self._network(largest)
             evaluator = Evaluator(network, self._layout, self._context, self._resident, self._device)
             return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
@@ -283,17 +304,18 @@ class CudaPack:
             raise ValueError(f"row {place} holds no member")
         return row
 
-    def _end(self, place: int, row: Row, is_finite: bool) -> EpochEnd:
+    def _end(self, place: int, row: Row, *, is_finite: bool) -> EpochEnd:
         """A member whose loss is no longer finite ends its epoch with that step, as in the reference."""
         losses = np.array(row.losses)
-        steps = next((step + 1 for step in range(len(losses)) if not np.isfinite(losses[step])), len(losses))
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        steps = int(wrong[0]) + 1 if len(wrong) else len(losses)
         loss = float(np.mean(losses[:steps]))
         return EpochEnd(
             row=place,
             steps=row.steps,
             images=steps * row.batch,
             loss=loss,
-            finite=is_finite and bool(np.isfinite(loss)),
+            finite=is_finite and not len(wrong),
         )
 
     def _prepared_step(self) -> Step:
@@ -320,9 +342,6 @@ class CudaPack:
             self._changed = False
         return self._step
 
-    def _ahead(self, left: int) -> StepsAhead:
-        return StepsAhead(self._rows, self._context.settings, min(left, STEPS_AT_A_TIME))
-
     def _network(self, images: int = 0) -> Network:
         images = max(images, self._evaluation_images)
         return Network(self._architecture, images, self._dtype, self._device.torch)
@@ -335,15 +354,15 @@ class CudaPack:
         packed[self._layout.places] = weights
         return packed
 
-    def _snapshot(self, ended: list[int]) -> npt.NDArray[np.bool_]:
-        """Keep the rows' weights in the host's memory; says which are finite."""
-        with self._device.turn():
-            chosen = torch.tensor(ended, device=self._device.torch)
-            taken = self._arena[chosen].index_select(1, self._places)
-            fetched = Fetched(taken, torch.isfinite(taken).all(dim=1))
-        weights, finite = fetched.wait()
-        self._snapshots = dict(zip(ended, weights, strict=True))
-        return finite
+    def _fetched(self, rows: torch.Tensor) -> Fetched:
+        """Weights of rows, and whether they are finite, on their way to the host."""
+        taken = self._arena.index_select(0, rows).index_select(1, self._places)
+        return Fetched(taken, torch.isfinite(taken).all(dim=1))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with _translated_memory_errors(), self._device.turn():
+            yield
 
 
 @contextmanager
@@ -351,5 +370,7 @@ def _translated_memory_errors() -> Iterator[None]:
     """Say in the project's words that the device has too little memory."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # of PyTorch's own kind, or what Triton and CUDA graphs make of it
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+            raise
         raise DeviceMemoryError("the GPU has too little memory for so many networks at a time") from error

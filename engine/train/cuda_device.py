@@ -22,6 +22,8 @@ from torch import Tensor
 # starts, which may be before there is a device here.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
+_MEMORY_SHARE = 0.95  # of the device, that PyTorch may take
+
 
 class Device:
     """Where packs of a backend train.
@@ -35,6 +37,8 @@ class Device:
 
     def __init__(self, name: torch.device | str) -> None:
         self.torch = torch.empty(0, device=name).device  # by its number: each thread has a current one of its own
+        if self.is_gpu:  # compiled kernels and graphs need some that is not PyTorch's
+            torch.cuda.set_per_process_memory_fraction(_MEMORY_SHARE, self.torch)
         self._lock = threading.Lock()
         self._of_thread = threading.local()
 
@@ -47,6 +51,11 @@ class Device:
         """Memory that all packs together can have."""
         free, _ = torch.cuda.mem_get_info(self.torch)
         return free + torch.cuda.memory_reserved(self.torch)
+
+    def tidy(self) -> None:
+        """Give back, in a turn, what is free but kept: what a graph held can be had by others only then."""
+        if self.is_gpu:
+            torch.cuda.empty_cache()
 
     def finish(self) -> None:
         """Wait, in a turn, until all that this thread has launched is done."""

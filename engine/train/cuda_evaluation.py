@@ -14,12 +14,13 @@ from wse.kernels.activation import ACTIVATION_CODES
 from wse.kernels.loss.triton import cross_entropy, tally
 from wse.kernels.packs import Pack
 
+from ..space import Member
 from .backend import Context, Evaluation, EvaluationRequest, Interrupted, Weights
 from .cuda_device import Device, Fetched
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network, Scene
 from .cuda_tables import ResidentImages, address
-from .split import PARTS
+from .split import PARTS, Part
 
 _MOST_TOGETHER = 256  # requests; with more, each would have few images at a time
 
@@ -64,6 +65,7 @@ class Evaluator:
     ) -> None:
         self._network, self._layout, self._context, self._resident = network, layout, context, resident
         self._device = device
+        self._chosen: dict[tuple[int, Part], npt.NDArray[np.int32]] = {}
 
     def evaluate(self, requests: Sequence[EvaluationRequest], weights: Sequence[Weights]) -> list[Evaluation]:
         """Measure.
@@ -101,17 +103,22 @@ class Evaluator:
             yield group
 
     def _job(self, number: int, request: EvaluationRequest, weights: Weights, images: int) -> _Job:
-        name = request.member.setup.dataset
-        split = self._context.splits[name]
-        _, indices = split.evaluated(request.member, request.part, self._context.settings)
-        indices = indices + self._resident.first(name, request.part)
+        indices = self._indices(request.member, request.part)
         return _Job(
             number=number,
             request=request,
             weights=weights,
-            indices=indices.astype(np.int32),
+            indices=indices,
             images=min(images, len(indices)),
         )
+
+    def _indices(self, member: Member, part: Part) -> npt.NDArray[np.int32]:
+        """Which images; remembered, because all of a member's snapshots are measured on the same."""
+        if (member.id, part) not in self._chosen:
+            name = member.setup.dataset
+            _, indices = self._context.splits[name].evaluated(member, part, self._context.settings)
+            self._chosen[member.id, part] = (indices + self._resident.first(name, part)).astype(np.int32)
+        return self._chosen[member.id, part]
 
     def _measure(self, jobs: list[_Job]) -> dict[int, Evaluation]:
         with self._device.turn():
@@ -156,7 +163,7 @@ class Evaluator:
             chosen = [job.indices[first : first + job.images] for first, job in zip(firsts, jobs, strict=True)]
             # Epochs from the top of their range: no training epoch has the same draws.
             addresses = [
-                address(job.request.member, 2**32 - 1 - PARTS.index(job.request.part), first)
+                (*address(job.request.member), 2**32 - 1 - PARTS.index(job.request.part), first)
                 for first, job in zip(firsts, jobs, strict=True)
             ]
             yield chosen, np.array(addresses, dtype=np.int64)

@@ -83,22 +83,14 @@ class Step:
         """Let each member have so many images of a step."""
         self.pack.lay([0, *np.cumsum(batches)])
 
-    def launch(self, steps: int) -> Tensor:
-        """Begin steps.
-
-        Args:
-            steps: how many, as many as the tables hold at most.
-
-        Returns:
-            What will be the mean losses of all rows, float32 [steps, P]; of an empty row, anything.
-        """
+    def launch(self, steps: int) -> None:
+        """Begin so many of the steps that are in the tables; they write their rows' mean losses there."""
         for _ in range(steps):
             if self._graph is not None:
                 self._graph.replay()
             else:
                 self._launch()
                 self._capture()
-        return self._tables.means[:steps]
 
     def _capture(self) -> None:
         """After a first step, which compiles and loads kernels and writes tiles, a step is launches alone.
@@ -119,6 +111,7 @@ class Step:
 
     def _launch(self) -> None:
         tables, resident, network, pack = self._tables, self._resident, self.network, self.pack
+        tables.begin_step()
         epoch_indices(
             self._indices,
             pack,
@@ -159,4 +152,4 @@ class Step:
             n_weights=self._layout.weights,
             n_trained=self._layout.trained,
         )
-        tables.tick_on()
+        tables.end_step()

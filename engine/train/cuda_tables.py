@@ -6,8 +6,9 @@ members of an architecture, and a captured graph stays valid when other members 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,7 @@ class Row:
         epoch: from 1.
         done: steps of this epoch that are done.
         losses: of those steps.
+        diverged: whether one of them is not finite.
     """
 
     member: Member
@@ -104,6 +106,7 @@ class Row:
     epoch: int = 1
     done: int = 0
     losses: list[float] = field(default_factory=list)
+    diverged: bool = False
 
     @classmethod
     def of(cls, member: Member, split: Split, resident: ResidentImages) -> Row:
@@ -119,59 +122,86 @@ class Row:
             classes=classes + np.array([resident.first_row(setup.dataset), 0, 0]),
         )
 
-    def rates(self, steps: int) -> npt.NDArray[np.float64]:
-        """The learning rates of the next steps."""
-        setup, first = self.member.setup, self.steps_before
-        total = setup.epochs * self.steps
-        if setup.learning_rate_schedule == "constant":
-            return np.full(steps, learning_rate(setup, first, total))
-        return np.array([learning_rate(setup, first + step, total) for step in range(steps)])
-
     @property
     def steps_before(self) -> int:
         """Steps of the whole training that are done."""
         return (self.epoch - 1) * self.steps + self.done
 
-    def begin_epoch(self) -> None:
-        """The next epoch."""
-        self.go_on(self.epoch + 1, [])
-
-    def go_on(self, epoch: int, losses: list[float]) -> None:
+    def go_on(self, epoch: int, losses: npt.NDArray[np.floating]) -> None:
         """In an epoch of which the steps with these losses are done."""
-        self.epoch, self.done, self.losses = epoch, len(losses), losses
+        self.epoch, self.done, self.losses, self.diverged = epoch, 0, [], False
+        self.take(losses)
+
+    def take(self, losses: npt.NDArray[np.floating]) -> None:
+        """More steps of this epoch are done, with these losses."""
+        self.losses += losses.tolist()
+        self.done += len(losses)
+        self.diverged |= not np.isfinite(losses).all()
 
 
 class StepsAhead:
     """What the next steps of P members need: where each is, its rates and their corrections. On the host.
 
+    Members go on into their next epoch, but end no more than one. Where one ends an epoch, the last step is one at
+    which one does.
+
     Args:
         rows: the members; None for an empty row.
         settings: of the space.
-        steps: how many.
+        most: how many steps, at most.
 
     Attributes:
-        addresses: of the first of them, int64 [P, columns].
+        addresses: of each step, int64 [steps, P, columns].
         columns: float32 [steps, P, columns].
+        left: steps that each row's epoch has left before these; 0 for an empty row, int64 [P].
+        ended: rows that end an epoch, in this order, int64.
     """
 
-    def __init__(self, rows: Sequence[Row | None], settings: Settings, steps: int) -> None:
-        self.columns = np.zeros((steps, len(rows), STEP_COLUMNS), dtype=np.float32)
-        self.addresses = np.zeros((len(rows), ADDRESS_COLUMNS), dtype=np.int64)
-        for place, row in enumerate(rows):
-            if row is None:
-                continue
-            setup = row.member.setup
-            self.addresses[place] = address(row.member, row.epoch, row.done * row.batch)
-            self.columns[:, place] = step_columns(
-                setup.optimizer,
-                settings.optimizer_form,
-                rates=row.rates(steps),
-                first_count=row.steps_before + 1,
-                weight_decay=setup.weight_decay,
-            )
+    def __init__(self, rows: Sequence[Row | None], settings: Settings, most: int) -> None:
+        there = [row for row in rows if row is not None]
+        places = [place for place, row in enumerate(rows) if row is not None]
+        setups = [row.member.setup for row in there]
+        steps, done, epochs, batches, before = np.array(
+            [(row.steps, row.done, row.epoch, row.batch, row.steps_before) for row in there]
+        ).T
+        self.left = np.zeros(len(rows), dtype=np.int64)
+        self.left[places] = steps - done
+        limit = min(most, int((2 * steps - done).min()) - 1)
+        in_order = np.argsort(self.left, kind="stable")
+        self.ended = in_order[(self.left[in_order] > 0) & (self.left[in_order] <= limit)]
+        count = int(self.left[self.ended[-1]]) if len(self.ended) else limit
+        ahead = done + np.arange(count)[:, None]
+        is_next = ahead >= steps
+        self.addresses = np.zeros((count, len(rows), ADDRESS_COLUMNS), dtype=np.int64)
+        self.addresses[:, places, :2] = [address(row.member) for row in there]
+        self.addresses[:, places, 2] = epochs + is_next
+        self.addresses[:, places, 3] = (ahead - is_next * steps) * batches
+        self.columns = np.zeros((count, len(rows), STEP_COLUMNS), dtype=np.float32)
+        self.columns[:, places] = step_columns(
+            [setup.optimizer for setup in setups],
+            settings.optimizer_form,
+            rates=np.stack([_rates(row, count) for row in there], axis=1),
+            first_counts=before + 1,
+            weight_decays=np.array([setup.weight_decay for setup in setups]),
+        )
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def ends(self) -> Iterator[tuple[int, slice]]:
+        """After how many of the steps which of the rows that end an epoch do so."""
+        steps, firsts = np.unique(self.left[self.ended], return_index=True)
+        for step, (first, stop) in zip(steps.tolist(), pairwise([*firsts.tolist(), len(self.ended)]), strict=True):
+            yield step, slice(first, stop)
+
+
+def _rates(row: Row, steps: int) -> npt.NDArray[np.float64]:
+    """The learning rates of a member's next steps."""
+    setup, first = row.member.setup, row.steps_before
+    total = setup.epochs * row.steps
+    if setup.learning_rate_schedule == "constant":
+        return np.full(steps, learning_rate(setup, first, total))
+    return np.array([learning_rate(setup, first + step, total) for step in range(steps)])
 
 
 class Tables:
@@ -188,8 +218,9 @@ class Tables:
         def integers(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=device)
 
-        self.addresses = torch.zeros(rows, ADDRESS_COLUMNS, dtype=torch.int64, device=device)
-        self.batches = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._ahead = torch.zeros(steps, rows, ADDRESS_COLUMNS, dtype=torch.int64, device=device)
+        self._now = torch.zeros_like(self._ahead[:1])
+        self.addresses = self._now[0]
         self.live, self.kinds, self.codes = integers(rows), integers(rows), integers(rows)
         self.levels, self.augments, self.orders = integers(rows), integers(rows), integers(rows, 2)
         self.classes = integers(rows, classes, 3)
@@ -197,6 +228,7 @@ class Tables:
         self.constants = torch.zeros(rows, CONSTANT_COLUMNS, device=device)
         self.steps = torch.zeros(steps, rows, STEP_COLUMNS, device=device)
         self.means = torch.zeros(steps, rows, device=device)
+        self.ended = torch.zeros(rows, dtype=torch.int64, device=device)
         self.tick = integers(1)
 
     def fill(self, rows: list[Row | None], settings: Settings) -> None:
@@ -210,7 +242,6 @@ class Tables:
         _write(self.levels, [drop_level(rate) for rate in rates])
         _write(self.scales, [1 / keep_probability(rate) for rate in rates])
         _write(self.augments, [setup.augmentation for setup in setups])
-        _write(self.batches, [row.batch if row else 0 for row in rows])
         _write(self.orders, [(row or first).order for row in rows])
         form, momentum = settings.optimizer_form, settings.momentum
         constants = [constant_columns(setup.optimizer, form, momentum=momentum, l2=setup.l2) for setup in setups]
@@ -223,20 +254,26 @@ class Tables:
 
     def write_steps(self, ahead: StepsAhead) -> None:
         """Write what the next steps need."""
-        _write(self.addresses, ahead.addresses)
+        _write(self._ahead[: len(ahead)], ahead.addresses)
         _write(self.steps[: len(ahead)], ahead.columns)
+        _write(self.ended[: len(ahead.ended)], ahead.ended)
         self.tick.zero_()
 
-    def tick_on(self) -> None:
+    def begin_step(self) -> None:
+        """Let ``addresses`` be those of the step that has come, on the device."""
+        torch.index_select(self._ahead, 0, self.tick, out=self._now)
+
+    def end_step(self) -> None:
         """Go on to the next step, on the device."""
-        self.addresses[:, ADDRESS_COLUMNS - 1].add_(self.batches)  # `+=` would write the column back once more
         self.tick.add_(1)
 
 
-def address(member: Member, epoch: int, place: int) -> tuple[int, int, int, int]:
-    """A row of the table of addresses: seed as a signed number, member, epoch, place of a batch's first image."""
-    seed = member.seed - 2**64 if member.seed >= 2**63 else member.seed
-    return seed, member.id, epoch, place
+def address(member: Member) -> tuple[int, int]:
+    """The first two columns of the table of addresses: seed, as a signed number, and member.
+
+    The others are the epoch, and the place in it of a batch's first image.
+    """
+    return member.seed - 2**64 if member.seed >= 2**63 else member.seed, member.id
 
 
 def _write(column: Tensor, values: object) -> None:

@@ -247,12 +247,11 @@ class Run:
 
     def plan_of(self, members: Collection[int]) -> Plan:
         """The plan for members, by their ids."""
-        wanted = frozenset(members)
+        wanted, per_pack = frozenset(members), self.backend.members_per_pack
         return make_plan(
             [member for member in self.members if member.id in wanted],
             self.context,
-            members_per_pack=self.backend.members_per_pack
-            and (self.options.rows or self.backend.members_per_pack),
+            members_per_pack=per_pack and max(per_pack, self.options.rows or 1),
             dtype=self.options.dtype,
             faithful=self.options.faithful,
         )

@@ -9,7 +9,7 @@ P members, D values of a row, S steps of a table, K columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -168,38 +168,42 @@ def constant_columns(
 
 
 def step_columns(
-    kind: OptimizerKind,
+    kinds: Sequence[OptimizerKind],
     form: OptimizerForm,
     *,
     rates: npt.NDArray[np.float64],
-    first_count: int,
-    weight_decay: float,
+    first_counts: npt.NDArray[np.int64],
+    weight_decays: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
-    """What changes from step to step, float32 [n, 3].
+    """What changes from step to step, float32 [S, P, 3].
 
     The columns: what decoupled decay takes off; the step's size; the gain of the momentum, or what Adam multiplies
     its mean square by under the root.
 
     Args:
-        kind: the optimizer.
+        kinds: the members' optimizers, P of them.
         form: whose formulas and constants.
-        rates: float64 [n], learning rates of consecutive steps.
-        first_count: count of the first of them; 1 for a member's first step.
-        weight_decay: the coefficient.
+        rates: float64 [S, P], learning rates of consecutive steps.
+        first_counts: int64 [P], count of the first of them; 1 for a member's first step.
+        weight_decays: float64 [P], the coefficients.
     """
-    columns = np.ones((len(rates), STEP_COLUMNS))
-    columns[:, 0] = rates * weight_decay
-    columns[:, 1] = rates
-    if kind == "momentum" and form == "keras":
-        columns[:, 1:] = np.stack([np.full_like(rates, -1.0), -rates], axis=1)
-    elif kind == "adam":
-        counts = np.arange(first_count, first_count + len(rates))
+    names, columns = np.array(kinds), np.ones((*rates.shape, STEP_COLUMNS))
+    columns[..., 0] = rates * weight_decays
+    columns[..., 1] = rates
+    if form == "keras":
+        here = names == "momentum"
+        columns[:, here, 1] = -1.0
+        columns[:, here, 2] = -rates[:, here]
+    here = names == "adam"
+    if here.any():
+        counts = first_counts[here] + np.arange(len(rates))[:, None]
         correction1 = 1 - CONSTANTS[form].beta1 ** counts
         correction2 = 1 - CONSTANTS[form].beta2 ** counts
         if form == "torch":
-            columns[:, 1:] = np.stack([rates / correction1, 1 / correction2], axis=1)
+            columns[:, here, 1] = rates[:, here] / correction1
+            columns[:, here, 2] = 1 / correction2
         else:
-            columns[:, 1] = rates * np.sqrt(correction2) / correction1
+            columns[:, here, 1] = rates[:, here] * np.sqrt(correction2) / correction1
     return columns.astype(np.float32)
 
 

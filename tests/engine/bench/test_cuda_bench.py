@@ -90,7 +90,7 @@ def test_packs_of_a_mixed_workload() -> None:
     for pack, first in zip(packs, workload.members, strict=True):
         assert pack[0].id == first.id
         assert {member.architecture for member in pack} == {first.architecture}
-        assert {member.setup.images_per_epoch for member in pack} == {512}
+        assert {member.setup.images_per_epoch for member in pack} == {4096}
     members = [member for pack in packs for member in pack]
     assert {member.setup.batch_size for member in members} == {32, 64, 128, 256}
     assert {member.setup.augmentation for member in members} == {False, True}

@@ -45,8 +45,13 @@ class Pack:
         for m, (kind, form) in enumerate(self.rules):
             slots = STATE_SLOTS[kind]
             state[:slots, m, :N_TRAINED] = self.first_state(m)
-            options = {"rates": self.rates[m], "first_count": 1, "weight_decay": self.decays[m]}
-            columns[:, m] = packed.step_columns(kind, form, **options)
+            columns[:, m : m + 1] = packed.step_columns(
+                [kind],
+                form,
+                rates=self.rates[m][:, None],
+                first_counts=np.ones(1, np.int64),
+                weight_decays=np.array([self.decays[m]]),
+            )
             constants.append(packed.constant_columns(kind, form, momentum=MOMENTUM, l2=self.l2[m]))
         live = torch.ones(P, dtype=torch.int32) if live is None else live
         kinds = torch.tensor([packed.KIND_CODES[kind] for kind, _ in self.rules], dtype=torch.int32)
@@ -115,10 +120,22 @@ def test_steps_are_the_references(device, worn):
 def test_counts_far_into_training():
     """Corrections of late steps, as a member of many epochs has them."""
     for form in CONSTANTS:
-        rates = np.array([1e-3, 5e-4])
-        late = packed.step_columns("adam", form, rates=rates, first_count=1000, weight_decay=0.0)
-        whole = packed.step_columns("adam", form, rates=np.full(1001, 1e-3), first_count=1, weight_decay=0.0)
-        np.testing.assert_array_equal(late[0], whole[999])
+        counts, decays = np.array([1000, 1]), np.zeros(2)
+        rates = np.full((1001, 2), 1e-3)
+        both = packed.step_columns(["adam"] * 2, form, rates=rates, first_counts=counts, weight_decays=decays)
+        np.testing.assert_array_equal(both[:2, 0], both[999:, 1])
+
+
+def test_columns_of_members_are_those_of_each_alone():
+    kinds = [*packed.KIND_CODES, *packed.KIND_CODES]
+    rates = np.random.default_rng(0).random((3, len(kinds)))
+    counts, decays = np.arange(1, len(kinds) + 1), np.linspace(0, 0.1, len(kinds))
+    for form in CONSTANTS:
+        given = {"rates": rates, "first_counts": counts, "weight_decays": decays}
+        together = packed.step_columns(kinds, form, **given)
+        for m, kind in enumerate(kinds):
+            its = {"rates": rates[:, [m]], "first_counts": counts[[m]], "weight_decays": decays[[m]]}
+            np.testing.assert_array_equal(together[:, [m]], packed.step_columns([kind], form, **its))
 
 
 def test_a_member_that_is_not_live_is_left_alone(device):
