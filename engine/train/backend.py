@@ -144,7 +144,11 @@ class Pack(Protocol):
         """Free a row."""
 
     def advance(self) -> list[EpochEnd]:
-        """Train until at least one row ends an epoch; say which did. Raises ``Interrupted`` if asked to stop."""
+        """Train until at least one row ends an epoch; say which did. Raises ``Interrupted`` if asked to stop.
+
+        A row that did may be some steps into its next epoch by then. Until the next call ``weights`` are those it
+        ended its epoch with.
+        """
 
     def weights(self, row: int) -> Weights:
         """A copy of a row's weights in the layout's order, float32 [D]."""

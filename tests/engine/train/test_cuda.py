@@ -330,6 +330,27 @@ def test_a_row_is_refilled_as_if_it_were_new(device, tiny_space, context):
         assert np.linalg.norm(ended[member.id] - exact) <= 1e-3 * change, member.id
 
 
+def test_a_member_goes_on_elsewhere_from_where_it_is(device, tiny_space, context):
+    """One has ended its epoch of three steps, and is a step into the next, when the other ends one of four."""
+    architecture = architecture_of("small-cnn")
+    differences = [{"optimizer": "adam", "batch_size": 4}, {"optimizer": "rmsprop", "batch_size": 3}]
+    members = members_of(tiny_space, differences, images_per_epoch=12)
+    here, there = (packed(device, architecture, 2, context) for _ in range(2))
+    for row, member in enumerate(members):
+        here.place(row, member, weights_of(architecture, member.id))
+    ended = here.advance()
+    assert {end.row: end.images for end in ended} == {0: 12, 1: 12}
+    states = [here.state(row) for row in (0, 1)]
+    assert [(state.epoch, len(state.losses)) for state in states] == [(2, 1), (2, 0)]
+    assert not np.array_equal(here.weights(0), states[0].weights), "its epoch ended a step before"
+    np.testing.assert_array_equal(here.weights(1), states[1].weights)
+    for row, (member, state) in enumerate(zip(members, states, strict=True)):
+        there.restore(row, member, state)
+    assert here.advance() == there.advance()
+    for row in (0, 1):
+        np.testing.assert_array_equal(here.weights(row), there.weights(row))
+
+
 def test_a_diverging_member_leaves_the_others_bitwise_unchanged(device, tiny_space, context):
     architecture = architecture_of("small-cnn")
     members = members_of(tiny_space, DIFFERENCES[1:3], images_per_epoch=4, batch_size=1)
