@@ -73,10 +73,10 @@ def make(options: argparse.Namespace) -> None:
     wse(*main, "--models", options.models, "--seed", 0, "--out", mixed)
     asked = ["--models", MODELS, "--targets", PROPERTIES]
     for zoo in (first, second):
-        wse("meta", "--zoo", zoo, *asked, "--layers", "--permuted", "--out", zoo / "meta" / "whole")
-    wse("meta", "--zoo", first, *asked, "--shuffled", "--out", first / "meta" / "shuffled")
+        wse("meta", zoo, *asked, "--layers", "--permuted", "--out", zoo / "meta" / "whole")
+    wse("meta", first, *asked, "--shuffled", "--out", first / "meta" / "shuffled")
     unseen = ["--slice", "all:5000", "--holdout", "architecture"]
-    wse("meta", "--zoo", mixed, *asked, *unseen, "--out", mixed / "meta" / "unseen")
+    wse("meta", mixed, *asked, *unseen, "--out", mixed / "meta" / "unseen")
 
 
 def wse(*arguments: object) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def meta(
-    zoo: Annotated[Path, typer.Option(help="The folder of the zoo.")] = Path("zoo"),
+    zoo: Annotated[Path, typer.Argument(help="The folder of the zoo.")] = Path("zoo"),
     what: Annotated[
         str,
         typer.Option(

@@ -33,13 +33,14 @@ CHECKED_MEMBERS = 2  # of members that are alike; of a mixed workload all are ch
 # alike: a tie between pixels would make max-pooling's gradient a matter of taste.
 _COMMON = {"optimizer_form": "torch", "initialization": "glorot_uniform", "epochs": 10**6, "l2": 0.0}
 _ALIKE = {"optimizer": "adam", "activation": "relu", "learning_rate": 0.001, "train_fraction": 1.0}
-# Epochs are long enough that what it takes to begin one does not count, as on real image sets, or as long as the
-# image set allows; see ``Workload.repeated`` too.
+# Epochs are long enough that what it takes to begin one does not count, as on real image sets.
 _KEYS: Mapping[str, Mapping[str, Any]] = {
-    "nws-main": {**_COMMON, "augmentation": False, "images_per_epoch": 4096},
-    "nws-fixed": {**_COMMON, **_ALIKE, "augmentation": False, "images_per_epoch": 8192},
+    "nws-main": {**_COMMON, "augmentation": False, "images_per_epoch": 512},
+    "nws-fixed": {**_COMMON, **_ALIKE, "augmentation": False, "images_per_epoch": 1024},
     "small-cnn": {**_COMMON, **_ALIKE, "dropout": 0.35, "images_per_epoch": 8192},
 }
+# Those of packs, whose members all end theirs together.
+_PACK_EPOCHS = {"nws-main": 4096, "nws-fixed": 8192, "small-cnn": 8192}
 # The first seed whose eight members of nws-main have every optimizer, activation, batch size and filter size and
 # cost about what the preset's members cost on average (25.5 MFLOP an image against 28.6).
 _SEED = 8
@@ -165,8 +166,8 @@ class Workload:
         )
         noise = {name: _noise_like(split) for name, split in splits.items()}
         self.checking = dataclasses.replace(self.context, splits=noise)
-        self._images_per_epoch: int = keys["images_per_epoch"]
-        self.members = [self._with_whole_batches(member, self.context) for member in sampled]
+        self._pack_epoch = dict(spec.overrides).get("images_per_epoch", _PACK_EPOCHS[spec.preset])
+        self.members = [self._with_whole_batches(member) for member in sampled]
         if spec.is_mixed:
             self.members = [_with(m, augmentation=index % 2 == 1) for index, m in enumerate(self.members)]
 
@@ -192,14 +193,14 @@ class Workload:
 
     @cached_property
     def repeated(self) -> Context:
-        """The context with training images repeated so often that an epoch has as many as asked for.
+        """The context with training images repeated so often that there are enough for an epoch of a pack.
 
-        For thousands of members whose epochs end together: what the host does then would count far too much in
-        epochs of a few steps.
+        What the host does when the epochs of thousands of members end together would count far too much in epochs
+        of a few steps.
         """
         splits, settings = self.context.splits, self.context.settings
         shortest = min(splits[m.setup.dataset].epoch_size(m, limit=None) for m in self.members)
-        times = -(-self._images_per_epoch // shortest)
+        times = -(-self._pack_epoch // shortest)
         repeated = {
             name: Split.make(_repeated(split.images, times), seed=_SEED, settings=settings)
             for name, split in splits.items()
@@ -214,7 +215,11 @@ class Workload:
         are those of ``repeated``.
         """
         return [
-            [self._with_whole_batches(member, self.repeated) for member in pack] for pack in self._packs(members)
+            [
+                self._with_whole_batches(_with(member, images_per_epoch=self._pack_epoch), self.repeated)
+                for member in pack
+            ]
+            for pack in self._packs(members)
         ]
 
     def _packs(self, members: int) -> list[list[Member]]:
@@ -247,10 +252,10 @@ class Workload:
             gamma_std=settings.gamma_std,
         )
 
-    def _with_whole_batches(self, member: Member, context: Context) -> Member:
+    def _with_whole_batches(self, member: Member, context: Context | None = None) -> Member:
         """The member with an epoch of whole batches, as long as its image set and the workload allow."""
-        setup = member.setup
-        size = context.splits[setup.dataset].epoch_size(member, limit=self._images_per_epoch)
+        setup, splits = member.setup, (context or self.context).splits
+        size = splits[setup.dataset].epoch_size(member, limit=setup.images_per_epoch)
         if size < CHECKED_STEPS * setup.batch_size:
             raise UsageError(
                 f"a batch of {setup.batch_size} is too large for {setup.dataset}: an epoch must have "

@@ -89,18 +89,18 @@ def _taken(task: Task, report: Report) -> Report:
     if report.result.id not in task.left:
         return replace(report, result=None)
     task.left.remove(report.result.id)
-    task.tries = 0
+    task.losses = 0
     return report
 
 
 def _lost(task: Task, reason: str) -> Report:
     """Take note of a worker that ended too early."""
-    task.tries += 1
+    task.losses += 1
     ids = ", ".join(map(str, sorted(task.left)[:5])) + (", ..." if len(task.left) > 5 else "")
-    if task.tries >= TRIES:
+    if task.losses >= TRIES:
         raise WseError(
-            f"workers ended {task.tries} times over models {ids} ({reason}): if memory is short, train fewer at a "
-            "time; what is stored is safe, and --resume goes on from it"
+            f"workers ended {task.losses} times over models {ids} ({reason}): if memory is short, train fewer "
+            "at a time; what is stored is safe, and --resume goes on from it"
         )
     print(f"wse: a worker ended ({reason}); models {ids} are given to another", file=sys.stderr, flush=True)
     log = Memo()

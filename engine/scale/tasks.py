@@ -22,11 +22,11 @@ class Task:
 
     Attributes:
         left: ids of those that have not come back.
-        tries: how many workers have been given them.
+        losses: how many workers have ended over them since one of them last came back.
     """
 
     left: list[int]
-    tries: int = 0
+    losses: int = 0
 
 
 def cut(run: Run, members: Collection[int], tasks: int) -> list[Task]:

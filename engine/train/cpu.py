@@ -26,7 +26,7 @@ from .cpu_program import Program
 from .cpu_shuffle import epoch_indices
 from .cpu_step import Bound, Learning, Scene, run_batches
 from .schedule import learning_rate, steps_per_epoch
-from .split import PARTS, Indices, Part, Split
+from .split import EVALUATION_EPOCHS, Indices, Part, Split
 
 EVALUATION_BATCH = 64
 SLICE = 16  # samples that go through a network together where they may: few, to stay in cache
@@ -306,7 +306,7 @@ def _evaluate(desk: _Desk, context: Context, request: EvaluationRequest) -> Eval
     scene = _scene(
         desk.layout.architecture, member, split, request.part, indices,
         augmented=faithful and member.setup.augmentation,
-        epoch=2**32 - 1 - PARTS.index(request.part),  # no training epoch has the same draws
+        epoch=EVALUATION_EPOCHS[request.part],
     )  # fmt: skip
     size = member.setup.batch_size if faithful else EVALUATION_BATCH
     bound = desk.bound(size, member.setup.activation)

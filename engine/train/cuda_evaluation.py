@@ -20,7 +20,7 @@ from .cuda_device import Device, Fetched
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network, Scene
 from .cuda_tables import ResidentImages, address
-from .split import PARTS, Part
+from .split import EVALUATION_EPOCHS, Part
 
 _MOST_TOGETHER = 256  # requests; with more, each would have few images at a time
 
@@ -161,9 +161,8 @@ class Evaluator:
         for batch in range(max(-(-len(job.indices) // job.images) for job in jobs)):
             firsts = [batch * job.images for job in jobs]
             chosen = [job.indices[first : first + job.images] for first, job in zip(firsts, jobs, strict=True)]
-            # Epochs from the top of their range: no training epoch has the same draws.
             addresses = [
-                (*address(job.request.member), 2**32 - 1 - PARTS.index(job.request.part), first)
+                (*address(job.request.member), EVALUATION_EPOCHS[job.request.part], first)
                 for first, job in zip(firsts, jobs, strict=True)
             ]
             yield chosen, np.array(addresses, dtype=np.int64)

@@ -23,7 +23,10 @@ PRECISIONS = ("bf16", "fp32")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to make and how. Only space, seed, models, dtype and faithful shape the zoo.
+    """What to make and how.
+
+    Space, seed, models, dtype and faithful say what the zoo holds, device and precision by which arithmetic it
+    came about. The rest changes nothing in it.
 
     Attributes:
         space: what members are drawn from.
@@ -35,7 +38,7 @@ class Options:
         faithful: also measure snapshots as the original study did.
         device: which backend trains: auto, cuda, cpu or reference.
         precision: of the arithmetic, bf16 (not by the CPU backend) or fp32; None: bf16 on a GPU, fp32 elsewhere.
-        threads: packs trained at the same time; None: one for each core.
+        threads: packs trained at the same time; None: one for each core, or as many as suit a GPU.
         rows: members that train side by side in a pack; None: what suits the backend.
         checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
         resume: go on with an unfinished run in ``folder``, or train more members of a finished one.

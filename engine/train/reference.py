@@ -21,7 +21,7 @@ from ..nets.rounded import RoundedNetwork
 from ..space import Member
 from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
 from .schedule import learning_rate, steps_per_epoch
-from .split import PARTS, Images, Indices
+from .split import EVALUATION_EPOCHS, Images, Indices
 
 EVALUATION_BATCH = 100  # larger ones leave the cache and are slower
 
@@ -296,7 +296,6 @@ def _evaluation_batches(
     for first in range(0, len(indices), size):
         batch = gather(images, indices[first : first + size])
         if request.faithful and member.setup.augmentation:
-            # Epochs from the top of their range: no training epoch has the same draws.
-            epoch = 2**32 - 1 - PARTS.index(request.part)
+            epoch = EVALUATION_EPOCHS[request.part]
             batch = augment(batch, seed=member.seed, member=member.id, epoch=epoch, first_sample=first)
         yield first, batch

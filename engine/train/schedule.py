@@ -38,9 +38,9 @@ def learning_rate(setup: Setup, step: int, steps: int) -> float:
 class SnapshotKeeper:
     """Holds the weights of past epochs until it is known which of them become snapshots.
 
-    When the number of epochs is not known in advance, weights are held at a stride that doubles whenever 40 are
-    held, so memory stays bounded; at the end the held epochs nearest to the wanted ones are chosen. The first
-    (initial) and the last weights are always among them.
+    When the number of epochs is not known in advance, weights are held at a stride that doubles whenever there
+    would be more than ``held_snapshots``, so memory stays bounded; at the end the held epochs nearest to the
+    wanted ones are chosen. The first (initial) and the last weights are always among them.
 
     Args:
         wanted: how many snapshots, evenly spread, or at which epochs.

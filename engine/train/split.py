@@ -25,6 +25,9 @@ from ..space import Member, Settings
 Part = Literal["training", "validation", "test"]
 PARTS: tuple[Part, ...] = ("training", "validation", "test")
 
+# The draws of an evaluation are those of an epoch from the top of their range: no training epoch has them.
+EVALUATION_EPOCHS = {part: 2**32 - 1 - place for place, part in enumerate(PARTS)}
+
 _LOOKED_AT = 128  # images at once
 
 Images = npt.NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """The vector language that CPU kernels are written in."""
 
-from .builder import Builder, Value, Variable, bytes_of, lane_sums
+from .builder import Builder, Value, Variable, lane_sums
 from .decorator import clear, kernel, peek, peek_double, poke, scale
 from .width import MANY_REGISTERS, VECTOR_BYTES, V
 
@@ -11,7 +11,6 @@ __all__ = [
     "V",
     "Value",
     "Variable",
-    "bytes_of",
     "clear",
     "kernel",
     "lane_sums",

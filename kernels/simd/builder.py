@@ -16,7 +16,7 @@ from typing import TypeAlias
 from llvmlite import ir
 from numba.core import cgutils
 
-from .width import VECTOR_BYTES, V
+from .width import V
 
 F32, F64 = ir.FloatType(), ir.DoubleType()
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -236,8 +236,3 @@ def lane_sums(k: Builder, vectors: Sequence[Value | None]) -> Value:
         ]
         width *= 2
     return rows[0]
-
-
-def bytes_of(vectors: int) -> int:
-    """Bytes of so many vectors."""
-    return vectors * VECTOR_BYTES

@@ -94,9 +94,9 @@ def test_verify_and_labels(wse: Wse, capsys) -> None:
 
 def test_meta_reads_it(wse: Wse, tmp_path: Path, capsys) -> None:
     asked = ["--slice", "conv1", "--models", "majority", "--targets", "optimizer", "--processes", "1", "-q"]
-    assert wse("meta", "--zoo", "zoo", *asked, "--out", tmp_path / "at-random") == 0
+    assert wse("meta", "zoo", *asked, "--out", tmp_path / "at-random") == 0
     held_out = ["--holdout", "source.number=1"]
-    assert wse("meta", "--zoo", "zoo", *asked, *held_out, "--out", tmp_path / "held-out") == 0, capsys.readouterr()
+    assert wse("meta", "zoo", *asked, *held_out, "--out", tmp_path / "held-out") == 0, capsys.readouterr()
     study = json.loads((tmp_path / "held-out" / "study.json").read_text())
     assert study["zoo_seed"] is None
     assert {score["members"] for score in study["scores"] if score["view"] == "all"} == {12}

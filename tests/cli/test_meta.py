@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 def test_tables_and_files(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     asked = ["--slice", "conv1", "--targets", "optimizer,test_accuracy", "--models", "majority,statistics-linear"]
-    code = run(monkeypatch, "--zoo", population, *asked, "--processes", 1, "--layers", "--out", tmp_path / "found")
+    code = run(monkeypatch, population, *asked, "--processes", 1, "--layers", "--out", tmp_path / "found")
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     assert "30 networks of zoo, reading conv1, snapshots last" in out
@@ -61,7 +61,7 @@ def test_json(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
         "--seeds",
         2,
     ]
-    assert run(monkeypatch, "--zoo", population, *asked, "--processes", 1, "--json", "--out", tmp_path / "f") == 0
+    assert run(monkeypatch, population, *asked, "--processes", 1, "--json", "--out", tmp_path / "f") == 0
     study = json.loads(capsys.readouterr().out)
     assert [question["log"] for question in study["questions"]] == [False, True]
     assert {fit["seed"] for fit in study["fits"]} == {0, 1}
@@ -85,7 +85,7 @@ def test_list(monkeypatch, capsys) -> None:
         (["--where", "optimizer"], "--where optimizer names no value"),
         (["--as", "epoch=class"], "epoch=class: a target's kind"),
         (["--device", "tpu"], "--device tpu: use auto, cpu or cuda"),
-        (["--zoo", "no-such-zoo"], "no-such-zoo"),
+        (["no-such-zoo"], "no-such-zoo"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -102,14 +102,14 @@ def test_wrong_use(population: Path, words: list[str], told: str, monkeypatch, c
 def test_results_that_cannot_be_kept(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("wse.engine.meta.study.Jobs", None)  # it is said before any work is done
-    code = run(monkeypatch, "--zoo", population, "--models", "majority", "--out", tmp_path / "file" / "folder")
+    code = run(monkeypatch, population, "--models", "majority", "--out", tmp_path / "file" / "folder")
     assert code == 1
     assert "cannot write into" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_leaves_nothing_behind(population: Path, tmp_path: Path) -> None:
-    words = ["--zoo", str(population), "--models", "statistics-mlp", "--seeds", "500", "--processes", "2"]
+    words = [str(population), "--models", "statistics-mlp", "--seeds", "500", "--processes", "2"]
     command = [sys.executable, "-m", "wse.cli", "meta", *words, "--out", str(tmp_path / "found")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(12)

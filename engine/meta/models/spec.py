@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..targets import Kind
 
 # What `fit` and `predict` of a model get as X, for N items:
-#   nothing     [N, 0], for baselines that look at the answers only
+#   nothing     [N, 1] zeros, for baselines that look at the answers only
 #   setup       a table [N, features] of what is known of each member, without its weights; see `features.py`
 #   statistics  [N, features] float64, statistics of the part; see `statistics.py`
 #   neurons     a table [N, features] float64, those of the whole network and of its neurons; see `neurons.py`
