@@ -10,26 +10,10 @@ import pyarrow as pa
 import pytest
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run, again, regeneration_problems, trainer
+from wse.engine.train import Run, again, regeneration_problems, trainer
 from wse.engine.zoo import Zoo
 
-
-def make(space, folder: Path, **options) -> Zoo:
-    given = {"models": 6, "threads": 1, "seed": 7, "device": "reference", **options}
-    assert Run(Options(space=space, folder=folder, **given)).execute()
-    return Zoo.open(folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_space, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("again") / "zoo"
-    make(tiny_space(), folder)
-    return folder
-
-
-@pytest.fixture
-def zoo(folder: Path) -> Zoo:
-    return Zoo.open(folder)
+from .conftest import make
 
 
 @pytest.mark.parametrize("changes", [{}, {"device": "cpu"}, {"dtype": "bfloat16"}, {"faithful": True}], ids=str)

@@ -13,26 +13,10 @@ import pytest
 
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run, again, health, label_problems
+from wse.engine.train import again, health, label_problems
 from wse.engine.zoo import Zoo, merge_zoos
 
-
-def make(space, folder: Path, **options) -> Zoo:
-    given = {"models": 6, "threads": 1, "seed": 7, "device": "reference", **options}
-    assert Run(Options(space=space, folder=folder, **given)).execute()
-    return Zoo.open(folder)
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_space, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("health") / "zoo"
-    make(tiny_space(), folder)
-    return folder
-
-
-@pytest.fixture
-def zoo(folder: Path) -> Zoo:
-    return Zoo.open(folder)
+from .conftest import make
 
 
 def change(zoo: Zoo, column: str, member: int, value: object) -> None:

@@ -12,24 +12,20 @@ import numpy as np
 import pytest
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run, plan_repair, repair, trainer
+from wse.engine.train import Run, plan_repair, repair, trainer
 from wse.engine.zoo import Lock, Zoo, find_problems
 from wse.engine.zoo.format import write_manifest
 
+from .conftest import make
+
 SHARD = "shards"
-
-
-def make(space, folder: Path, **options) -> Path:
-    given = {"models": 8, "threads": 1, "seed": 7, "device": "reference", **options}
-    assert Run(Options(space=space, folder=folder, **given)).execute()
-    return folder
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_space, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight members of several architectures, some of which stop early."""
     space = tiny_space(epochs=4, early_stopping=True, min_epochs=2, stop_worse=1, depth_conv=[3, 4], depth_fc=3)
-    return make(space, tmp_path_factory.mktemp("repair") / "zoo")
+    return make(space, tmp_path_factory.mktemp("repair") / "zoo", models=8).folder
 
 
 @pytest.fixture
@@ -93,7 +89,7 @@ def test_a_mended_zoo_is_the_same_zoo(damage: Callable[[Path], None], whole: Pat
     ids=str,
 )
 def test_zoos_of_every_kind(changes: dict[str, object], tiny_space, tmp_path: Path) -> None:
-    folder = make(tiny_space("small-cnn"), tmp_path / "zoo", models=3, **changes)
+    folder = make(tiny_space("small-cnn"), tmp_path / "zoo", models=3, **changes).folder
     before = contents(folder)
     flip(shards(folder)[0])
     (folder / "members.parquet").unlink()
@@ -106,7 +102,7 @@ def test_zoos_of_every_kind(changes: dict[str, object], tiny_space, tmp_path: Pa
 def test_a_member_that_diverged(tiny_space, tmp_path: Path) -> None:
     """Its snapshots end early, and it counts an epoch that none of them shows."""
     space = tiny_space("small-cnn", learning_rate=[1e-3, 1e30], optimizer="sgd", batch_size=16, activation="relu")
-    folder = make(space, tmp_path / "zoo", models=8)
+    folder = make(space, tmp_path / "zoo", models=8).folder
     before = contents(folder)
     assert Zoo.open(folder).manifest.counts["diverged"] > 0
     for name in ("members.parquet", "snapshots.parquet"):
