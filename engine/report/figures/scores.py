@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ...meta import Question, Score, Study, main_metric
+from ...meta import MODELS, Question, Score, Study, main_metric
 from ..rows import Dot
 from ..svg import Format, percent, plain
 
-# Models that see no weights: what they reach can be had without any.
-_BASELINE = re.compile(r"majority|chance|mean\b|set-?up", re.IGNORECASE)
 SCORE_HEADER = ("target", "model", "view", "group", "metric", "value", "low", "high", "chance", "members", "items")
 
 
 def is_baseline(model: str) -> bool:
-    """Whether a model sees no weights, by its name."""
-    return bool(_BASELINE.match(model))
+    """Whether a model sees no weights: what it reaches can be had without any."""
+    return model in MODELS and MODELS[model].reads in ("nothing", "setup")
 
 
 def scores_of(study: Study, view: str) -> list[Score]:
