@@ -62,3 +62,17 @@ def main() -> None:
             traceback.print_exc()
         print(f"wse: {error}", file=sys.stderr)
         sys.exit(1)
+    except MemoryError as error:
+        if verbose:
+            traceback.print_exc()
+        print(
+            f"wse: not enough memory: {str(error) or 'take fewer or smaller networks at a time'}", file=sys.stderr
+        )
+        sys.exit(1)
+    except Exception as error:
+        if verbose:
+            raise
+        print(
+            f"wse: a fault of wse itself: {type(error).__name__}: {error}; --verbose shows where", file=sys.stderr
+        )
+        sys.exit(1)

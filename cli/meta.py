@@ -85,7 +85,16 @@ def meta(
     ] = False,
 ) -> None:
     """Fit meta-classifiers to weights and judge them on networks they have not seen, beside baselines."""
-    from wse.engine.meta import MODELS, Condition, SliceSpec, StudyOptions, kinds_of, pick_device, run_study
+    from wse.engine.meta import (
+        MODELS,
+        Condition,
+        SliceSpec,
+        StudyOptions,
+        kinds_of,
+        make_study,
+        pick_device,
+        write_study,
+    )
 
     if list_models:
         for spec in MODELS.values():
@@ -118,13 +127,15 @@ def meta(
         unfinished=unfinished,
     )
     with _Progress(quiet=quiet or as_json) as progress:
-        study, folder = run_study(options, out, progress.show, overwrite=overwrite)
+        study, folder = make_study(options, out, progress.show, overwrite=overwrite)
     if as_json:
         import msgspec
 
         typer.echo(msgspec.json.format(msgspec.json.encode(study)).decode())
+        write_study(folder, study)
         return
     _print_study(study, every=verbose)
+    write_study(folder, study)  # what cannot be kept has been seen at least
     flags = (" --unfinished" if unfinished else "") + (f" --study {folder}" if out else "")
     typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{flags}`")
 

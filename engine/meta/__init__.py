@@ -17,7 +17,7 @@ from .results import (
     write_study,
 )
 from .splits import Condition
-from .study import run_study
+from .study import make_study, run_study
 from .targets import Kind, Target, kinds_of, open_questions, target_of
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "find_studies",
     "kinds_of",
     "main_metric",
+    "make_study",
     "open_questions",
     "pick_device",
     "read_study",

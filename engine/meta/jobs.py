@@ -158,14 +158,21 @@ class Jobs:
                 yield from (_job(spec, target, *each) for each in rounds[: options.deep_seeds])
 
     def _can_be_asked(self, target: Target) -> bool:
-        """Whether there are different answers to learn in every round, and some to be tested on.
+        """Whether there are different answers to learn in every round, and tests of what was learnt.
 
         Raises:
             UsageError: not, though the target was asked for by name.
         """
         for seed, train, test in self._rounds:
             known = np.unique(target.values[train[target.present[train]]])
-            if len(known) < 2 or not target.present[test].any():
+            asked = target.values[test[target.present[test]]]
+            can = len(known) > 1 and (np.isin(asked, known).any() if target.classes else len(asked) > 0)
+            if not can:
+                if self.options.targets and len(known) > 1 and len(asked):
+                    raise UsageError(
+                        f"{target.name} cannot be asked: with seed {seed} no network to be tested has an answer "
+                        "that those to train on have; take another --holdout"
+                    )
                 if self.options.targets:
                     raise UsageError(
                         f"too few networks to ask for {target.name}: with seed {seed} those to train on have "

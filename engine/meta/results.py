@@ -200,7 +200,7 @@ def write_study(folder: Path, study: Study) -> None:
         with atomic_write(folder / STUDY_FILE) as file:
             file.write(msgspec.json.format(msgspec.json.encode(study), indent=1))
     except OSError as error:
-        raise WseError(f"cannot write into {folder}: {error.strerror or error}") from error
+        raise WseError(f"cannot write into {folder}: {error.strerror or error}; name another by --out") from error
 
 
 def read_study(folder: Path) -> Study:

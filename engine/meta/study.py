@@ -25,7 +25,16 @@ from .views import Answers, grouped, groupings, score, together
 def run_study(
     options: StudyOptions, out: Path | None = None, report: Report | None = None, *, overwrite: bool = False
 ) -> tuple[Study, Path]:
-    """Do a study and keep it.
+    """Do a study and keep it: ``make_study``, then ``write_study``."""
+    study, folder = make_study(options, out, report, overwrite=overwrite)
+    write_study(folder, study)
+    return study, folder
+
+
+def make_study(
+    options: StudyOptions, out: Path | None = None, report: Report | None = None, *, overwrite: bool = False
+) -> tuple[Study, Path]:
+    """Do a study.
 
     Args:
         options: what is asked.
@@ -35,13 +44,14 @@ def run_study(
         overwrite: whether a study that the folder holds is replaced.
 
     Returns:
-        The study, and where it is kept.
+        The study, and the folder for it.
 
     Raises:
         UsageError: something asked for does not exist, too few members are left, or ``out`` holds a study.
-        WseError: the zoo is missing or damaged, or the results cannot be written.
+        WseError: the zoo is missing or damaged, or the folder cannot be written into.
     """
     began = time.perf_counter()
+    zoo = Zoo.open(options.zoo, unfinished=options.unfinished)
     folder = out or options.zoo / STUDIES_FOLDER / options.name
     if not overwrite and (folder / STUDY_FILE).exists():
         if out is not None:
@@ -52,11 +62,9 @@ def run_study(
         check_writable(folder)  # rather than at the end of it all
     except OSError as error:
         raise WseError(f"cannot write into {folder}: {error.strerror or error}; name another by --out") from error
-    jobs = Jobs(options, Zoo.open(options.zoo, unfinished=options.unfinished))
+    jobs = Jobs(options, zoo)
     outcomes = dict(done(jobs, began, report or (lambda share, what, words: None)))
-    study = _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began)
-    write_study(folder, study)
-    return study, folder
+    return _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began), folder
 
 
 def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:

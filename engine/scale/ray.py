@@ -38,9 +38,7 @@ class RayCluster:
 
     def __init__(self, address: str | None = None) -> None:
         if find_spec("ray") is None:
-            raise UsageError(
-                "--executor ray needs Ray: `pip install 'wse[ray]'` (or ray itself), or use --executor processes"
-            )
+            raise UsageError("--executor ray needs Ray: `pip install ray`, or use --executor processes")
         self._address = address
 
     def workers(self, run: Run) -> int:

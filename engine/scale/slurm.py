@@ -40,8 +40,7 @@ class SlurmJobs:
     def __init__(self, parameters: Mapping[str, str]) -> None:
         if find_spec("submitit") is None:
             raise UsageError(
-                "--executor slurm needs submitit: `pip install 'wse[slurm]'` (or submitit itself), or use "
-                "--executor processes"
+                "--executor slurm needs submitit: `pip install submitit`, or use --executor processes"
             )
         self._parameters = dict(parameters)
         self._cluster = self._parameters.pop("cluster", "slurm")

@@ -88,7 +88,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stop_worse: PositiveInt
     stop_below: PositiveInt
     stop_flat: PositiveInt
-    snapshots: Annotated[int, Meta(ge=2)] | Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)]
+    snapshots: (
+        Annotated[int, Meta(ge=2, le=10_000)]
+        | Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)]
+    )
     validation_fraction: Annotated[float, Meta(gt=0, lt=1)]
     training_images: PositiveInt | None
     validation_images: PositiveInt | None

@@ -12,11 +12,12 @@ from typing import Any, get_args
 from ..data import IMAGE_SET_NAMES, available
 from ..errors import UsageError
 from ..space import Space, parse_override
-from ..zoo import Dtype, Manifest, read_manifest
+from ..zoo import Dtype, Manifest, check_local, read_manifest
 from .backend import Backend
 from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
 
+MOST_MODELS = 10_000_000  # a plan names them all
 DEVICES = ("auto", "cuda", "cpu", "reference")
 PRECISIONS = ("bf16", "fp32")
 
@@ -68,6 +69,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
+        if self.models > MOST_MODELS:
+            raise UsageError(f"`models` (={self.models:,}) must be at most {MOST_MODELS:,}")
+        check_local(self.folder)
         seconds = self.checkpoint_seconds
         if not 0 <= seconds < math.inf:
             raise UsageError(

@@ -184,7 +184,8 @@ class Run:
         Raises:
             WseError: the weights do not fit.
         """
-        folder = next(path for path in self.options.folder.absolute().parents if path.exists())
+        wanted = self.options.folder.absolute()
+        folder = next(path for path in (*wanted.parents, wanted) if path.exists())
         free = shutil.disk_usage(folder).free
         needed = self.plan.total("bytes") + self._training_bytes() + _DISK_RESERVE_BYTES
         if needed > free:

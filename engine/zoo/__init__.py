@@ -20,7 +20,7 @@ from .format import (
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError, file_problem, saving
+from .integrity import DamagedError, check_local, file_problem, saving
 from .items import Items
 from .lock import Lock
 from .merge import merge_zoos
@@ -29,10 +29,11 @@ from .plan import ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .recovery import growth
+from .removal import remove_zoo
 from .shards import Shard, write_shard
 from .unfinished import UnfinishedZoo
 from .verify import Problem, find_problems
-from .writer import ZooWriter, remove_zoo
+from .writer import ZooWriter
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -66,6 +67,7 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "check_local",
     "file_problem",
     "find_problems",
     "fit_positions",

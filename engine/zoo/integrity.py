@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import WseError
+from ..errors import UsageError, WseError
+
+MENDING = "see what `wse verify --repair` can make again, or restore it from a copy"
 
 
 @contextmanager
@@ -57,7 +60,7 @@ class DamagedError(WseError):
     """
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path} is damaged: {problem}; restore it from a copy or make the zoo again")
+        super().__init__(f"{path} is damaged: {problem}; {MENDING}")
         self.path = path
         self.problem = problem
 
@@ -88,3 +91,15 @@ def file_problem(path: Path, size: int, sha256: str) -> str | None:
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
     return None if digest == sha256 else "its content does not match its sha256"
+
+
+def check_local(folder: Path) -> None:
+    """Refuse what is meant as an address: it would become a folder of that name.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder), re.IGNORECASE):
+        raise UsageError(
+            f"{folder} looks like the address of a store: name a folder of this machine, or one that it shares"
+        )

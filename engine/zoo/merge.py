@@ -15,7 +15,7 @@ from ..errors import UsageError, WseError
 from ..files import sync_folder
 from ..text import bytes_text
 from .format import LOCK_FILE, SHARD_FOLDER, Manifest, write_manifest
-from .integrity import DamagedError, UnwritableError, saving
+from .integrity import DamagedError, UnwritableError, check_local, saving
 from .joined import Part, joined_manifest, joined_members, joined_shards, joined_snapshots, parts_of
 from .lock import Lock
 from .reader import Zoo
@@ -49,6 +49,7 @@ def merge_zoos(
     """
     if len(folders) < 2:
         raise UsageError("name two zoos or more, for instance `wse merge zoo-1 zoo-2 --out zoo`")
+    check_local(out)
     zoos = [Zoo.open(folder) for folder in folders]
     _check_alike(zoos)
     for zoo in zoos:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import WseError
 from ..files import atomic_write
 from .format import Dtype, Record, ShardEntry, canonical_json
-from .integrity import DamagedError, loading, saving
+from .integrity import MENDING, DamagedError, loading, saving
 
 Float32 = NDArray[np.float32]
 
@@ -328,7 +328,7 @@ def _read_header(path: Path) -> tuple[_Header, int]:
                 raise DamagedError(path, f"a header of {length:,} bytes does not fit into {size:,} bytes")
             text = file.read(length)
     except FileNotFoundError:
-        raise WseError(f"{path} is missing; restore it from a copy or make the zoo again") from None
+        raise WseError(f"{path} is missing; {MENDING}") from None
     except OSError as error:
         raise WseError(f"cannot read {path}: {error.strerror or error}") from error
     try:

@@ -20,14 +20,7 @@ from ..errors import UsageError, WseError
 from ..files import sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
-    CHECKPOINT_FOLDER,
-    JOURNAL_FOLDER,
-    LOCK_FILE,
-    LOG_FILE,
-    MANIFEST_FILE,
-    REPAIR_FOLDER,
     SHARD_FOLDER,
-    STUDIES_FOLDER,
     ConfigType,
     Cost,
     Manifest,
@@ -36,12 +29,13 @@ from .format import (
     read_manifest,
     write_manifest,
 )
-from .integrity import loading, saving
+from .integrity import saving
 from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
 from .recovery import check_same_run, recover
+from .removal import holds_something, remove_leftovers
 from .reopening import reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
@@ -103,10 +97,10 @@ class ZooWriter:
             folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
         try:
-            if _holds_something(folder):
+            if holds_something(folder):
                 raise _taken(folder)
             with saving(folder):
-                _remove_leftovers(folder)
+                remove_leftovers(folder)
             write_manifest(folder, manifest)
             writer = cls(folder, manifest, plans, lock)
             writer._make_folders()
@@ -233,7 +227,7 @@ class ZooWriter:
     def _recover(self) -> None:
         """Find out what is stored already, and clear away what is not whole."""
         with saving(self.folder):
-            _remove_leftovers(self.folder)
+            remove_leftovers(self.folder)
         if self.manifest.status == "complete":
             self._finished = set(self._plan_of)
             self._remove_journal()
@@ -342,54 +336,6 @@ def _planned(manifest: Manifest, plans: Sequence[ShardPlan]) -> Manifest:
     if unknown:
         raise ValueError(f"the manifest lacks architectures that are planned: {', '.join(unknown)}")
     return msgspec.structs.replace(manifest, plan=plan_checksum(plans))
-
-
-def remove_zoo(folder: Path) -> None:
-    """Remove a zoo, finished or not, to make place for another one; files of other origin are left.
-
-    Args:
-        folder: of the zoo; a missing or empty one is fine.
-
-    Raises:
-        UsageError: the folder holds something, but not a zoo; or a run is at work on it.
-        WseError: a file cannot be removed.
-    """
-    if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):
-        return
-    if not (folder / MANIFEST_FILE).is_file():
-        raise UsageError(f"{folder} is not a zoo, so it is not overwritten: name another folder")
-    lock = Lock(folder)
-    try:
-        _remove_files(folder)
-    finally:
-        lock.release()
-
-
-def _remove_files(folder: Path) -> None:
-    with saving(folder):
-        for name in (SHARD_FOLDER, JOURNAL_FOLDER, CHECKPOINT_FOLDER, REPAIR_FOLDER, STUDIES_FOLDER):
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
-        # zoo.json last: what is left by a crash can still be seen to be a zoo.
-        for name in (MEMBERS_FILE, SNAPSHOTS_FILE, LOG_FILE, MANIFEST_FILE):
-            (folder / name).unlink(missing_ok=True)
-        _remove_leftovers(folder)
-
-
-def _leftovers(folder: Path) -> list[Path]:
-    """Temporary files of tables and ``zoo.json``, left by a process that was killed."""
-    names = (MANIFEST_FILE, MEMBERS_FILE, SNAPSHOTS_FILE)
-    return [path for name in names for path in folder.glob(f".{name}.*.tmp")]
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in _leftovers(folder):
-        path.unlink()
-
-
-def _holds_something(folder: Path) -> bool:
-    with loading(folder):
-        return bool(set(folder.iterdir()) - {folder / LOCK_FILE, *_leftovers(folder)})
 
 
 def _taken(folder: Path) -> UsageError:

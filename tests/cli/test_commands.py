@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wse.cli import main as main_module
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
 
@@ -188,6 +189,12 @@ def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) ->
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
+    "too many models": (["generate", *TINY, "--models", "9" * 24], "must be at most 10,000,000"),
+    "too many snapshots": (["generate", *TINY, "--models", "3", "--set", "snapshots=1000000"], "`snapshots`"),
+    "an address": (["generate", *TINY, "--models", "3", "--out", "s3://bucket/zoo"], "the address of a store"),
+    "merge into an address": (["merge", "a", "b", "--out", "gs://bucket/zoo"], "the address of a store"),
+    "a study of a file": (["meta", "nowhere"], "no folder nowhere"),
+    "seed of a study": (["meta", "nowhere", "--seed", str(2**64)], "`seed`"),
     "interval": (["generate", *TINY, "--models", "3", "--checkpoint-interval", "-1"], "--checkpoint-interval"),
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
@@ -249,6 +256,35 @@ def test_a_changed_space_is_not_resumed(small: Path) -> None:
     done = wse("generate", "--resume", "--set", "epochs=3", folder=small)
     assert done.returncode == 2
     assert "epochs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("why"), "wse: a fault of wse itself: ValueError: why; --verbose shows where"),
+        (MemoryError("Unable to allocate 9 TiB"), "wse: not enough memory: Unable to allocate 9 TiB"),
+        (MemoryError(), "wse: not enough memory: take fewer or smaller networks at a time"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line(error: Exception, told: str, monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["wse", "info"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert capsys.readouterr().err == told + "\n"
+
+
+def test_a_zoo_is_overwritten_only_if_nothing_else_is_there(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "zoo", tmp_path / "zoo")
+    (tmp_path / "zoo" / "thesis.txt").touch()
+    refused = wse("generate", *TINY, "--models", "3", "--overwrite", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "thesis.txt besides the zoo" in refused.stderr
+    assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
 
 
 def test_verbose_shows_the_traceback(tmp_path: Path) -> None:

@@ -409,9 +409,22 @@ def test_remove(maker: Maker, tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
     remove_zoo(folder)
     remove_zoo(tmp_path / "missing")
-    maker.create(folder)
     (folder / "thesis.txt").touch()
-    remove_zoo(folder)
-    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     with pytest.raises(UsageError, match="is not a zoo, so it is not overwritten"):
         remove_zoo(folder)
+
+
+def test_a_zoo_is_not_removed_beside_other_files(maker: Maker, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    maker.complete(maker.create(folder))
+    (folder / "meta" / "all").mkdir(parents=True)
+    (folder / "thesis.txt").touch()
+    (folder / "notes").mkdir()
+    before = contents(folder)
+    with pytest.raises(UsageError, match=r"zoo holds notes and 1 more besides the zoo, so it is not overwritten"):
+        remove_zoo(folder)
+    assert contents(folder) == before
+    (folder / "notes").rmdir()
+    (folder / "thesis.txt").unlink()
+    remove_zoo(folder)
+    assert list(folder.iterdir()) == []
