@@ -177,7 +177,13 @@ class _Progress:
 
 def _print_study(study: Study, *, every: bool) -> None:
     what = ", ".join([study.slice, f"snapshots {study.snapshots}", *study.where])
-    typer.echo(f"{study.members:,} networks of {study.zoo}, reading {what}; 95 % intervals over test networks")
+    tested = max((score.members for score in study.scores if score.view == "all"), default=0)
+    typer.echo(
+        f"{study.members:,} networks of {study.zoo}, {tested:,} of them tested, reading {what}; "
+        "95 % intervals over test networks"
+    )
+    if study.members < _FEW:
+        typer.echo("so few networks say little, whatever the intervals: some hundred are needed")
     for question in study.questions:
         scores = [score for score in study.scores if score.target == question.name]
         _print_question(question, [score for score in scores if score.view == "all"])
@@ -193,6 +199,7 @@ def _print_study(study: Study, *, every: bool) -> None:
         typer.echo(f"and {len(notes) - 10} more notes (--json shows them)")
 
 
+_FEW = 100
 _METRICS = {
     "classification": ("accuracy", "balanced_accuracy", "log_loss"),
     "regression": ("r2", "mae", "kendall_tau"),

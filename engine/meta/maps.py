@@ -34,11 +34,11 @@ def where_and_when(
         spec: the model; it reads slices or statistics of them.
         slices: of every snapshot, all of networks that are to be mapped among them.
         target: of these items, a classification.
-        members: ids to be mapped; the first ones are.
+        members: ids to be mapped; the first ones whose class the estimator knows are.
     """
-    chosen = np.flatnonzero(np.isin(slices.members, np.unique(members)[:MOST_MEMBERS]) & target.present)
     code = {name: index for index, name in enumerate(np.asarray(estimator.classes_, np.int64).tolist())}
-    chosen = chosen[np.isin(target.values[chosen], list(code))]
+    can = np.isin(slices.members, members) & target.present & np.isin(target.values, list(code))
+    chosen = np.flatnonzero(can & np.isin(slices.members, np.unique(slices.members[can])[:MOST_MEMBERS]))
     columns = np.array([code[value] for value in target.values[chosen].tolist()])
     count = min(POSITIONS, slices.places)
     likely = np.empty((len(chosen), count))

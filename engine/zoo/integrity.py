@@ -42,7 +42,7 @@ class UnwritableError(WseError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"cannot write {path}: {reason}; "
-            "put that right, then give the same command again (`wse generate` with --resume)"
+            "put that right, then give the same command again, with --resume if a run had begun"
         )
         self.path = path
         self.reason = reason

@@ -332,3 +332,16 @@ def test_what_there_is_of_an_unfinished_zoo(make_zoo, tmp_path: Path) -> None:
     study = studied(zoo, tmp_path, unfinished=True, processes=2)
     assert (study.members, study.zoo) == (85, f"{zoo.folder.name}, unfinished")
     assert figure(study, "statistics-boost").value > 0.9
+
+
+def test_what_is_held_out_is_not_asked(make_zoo, tmp_path: Path) -> None:
+    """Nobody could know an optimizer that no training network has."""
+    zoo = make_zoo(in_conv2)
+    asked = {"holdout": Condition.parse("optimizer=adam"), "models": ("majority", "statistics-boost"), "seeds": 1}
+    study = studied(zoo, tmp_path, targets=(), maps=True, what=SliceSpec(part="conv2", length=20), **asked)
+    assert "optimizer" not in {question.name for question in study.questions}
+    assert {found.target for found in study.maps} == {"activation", "augmentation"} & {
+        question.name for question in study.questions if question.kind == "classification"
+    }
+    with pytest.raises(UsageError, match=r"optimizer cannot be asked: .* take another --holdout"):
+        studied(zoo, tmp_path, targets=("optimizer",), **asked)
