@@ -37,6 +37,7 @@ class Predictions:
         values: predicted class codes or numbers [N].
         probabilities: of the classes [N, classes]; None in a regression, or of a model that has none.
         looks: predicted class codes or numbers [N, looks], where ``values`` are of the mean over several slices.
+        fits: which fit of the model said it [N]; None: all the same.
     """
 
     target: Target
@@ -44,6 +45,7 @@ class Predictions:
     values: NDArray[Any]
     probabilities: Float64 | None = None
     looks: NDArray[Any] | None = None
+    fits: NDArray[np.int64] | None = None
 
     def only(self, chosen: NDArray[Any]) -> Predictions:
         """Those of some of the items: a mask [N] bool, or indices."""
@@ -53,6 +55,7 @@ class Predictions:
             values=self.values[chosen],
             probabilities=None if self.probabilities is None else self.probabilities[chosen],
             looks=None if self.looks is None else self.looks[chosen],
+            fits=None if self.fits is None else self.fits[chosen],
         )
 
 
@@ -61,10 +64,10 @@ def judge(predictions: Predictions, *, ranks: bool = True, seed: int = 0) -> dic
 
     Of a classification: accuracy; balanced accuracy (mean recall over the classes that occur); with probabilities
     also the log loss in nats and the expected calibration error over ten bins (Guo et al., 2017). Of a regression:
-    R2 against the mean of these items; the mean absolute error; with ``ranks`` Kendall's tau_b, and its ceiling:
-    what a ranking without ties reaches at best where the truth has ties. Where predictions are means over several
-    slices also ``accuracy_one_slice`` or ``mae_one_slice``, what a single one gives. A metric that is not defined
-    for these items (R2 of equal numbers) is left out.
+    R2 against the mean of these items; the mean absolute error; with ``ranks`` Kendall's tau_b among items of the
+    same fit, and its ceiling: what a ranking without ties reaches at best where the truth has ties. Where
+    predictions are means over several slices also ``accuracy_one_slice`` or ``mae_one_slice``, what a single one
+    gives. A metric that is not defined for these items (R2 of equal numbers) is left out.
     """
     _, owner = np.unique(predictions.members, return_inverse=True)
     draws = _draws(int(owner.max()) + 1, seed)
@@ -175,6 +178,7 @@ def _rank_correlation(predictions: Predictions, owner: NDArray[np.int64], draws:
     from scipy.stats import kendalltau
 
     truth, predicted = predictions.target.values, predictions.values
+    fits = np.zeros(len(truth), np.int64) if predictions.fits is None else predictions.fits
     items = np.argsort(owner, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(owner))])
 
@@ -183,7 +187,18 @@ def _rank_correlation(predictions: Predictions, owner: NDArray[np.int64], draws:
         return np.concatenate([items[bounds[member] : bounds[member + 1]] for member in chosen])
 
     def taus(at: NDArray[np.int64]) -> tuple[float, float]:
-        return float(kendalltau(truth[at], predicted[at]).statistic), _ceiling(truth[at])
+        """The means over fits, by their items: what two fits say is on no common scale."""
+        found = []
+        for fit in np.unique(fits[at]):
+            part = at[fits[at] == fit]
+            tau = kendalltau(truth[part], predicted[part]).statistic if len(part) > 1 else np.nan
+            if np.isfinite(tau):  # else all are equal
+                found.append((len(part), tau, _ceiling(truth[part])))
+        if not found:
+            return np.nan, np.nan
+        sizes, *both = np.array(found).T
+        tau, ceiling = np.average(both, axis=1, weights=sizes)
+        return float(tau), float(ceiling)
 
     samples = np.array([taus(drawn(times)) for times in draws])
     value, ceiling = taus(np.arange(len(truth)))

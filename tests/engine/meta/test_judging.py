@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
@@ -99,3 +101,26 @@ def test_items_of_a_member_are_no_new_evidence() -> None:
     assert again["accuracy"] == once
     apart = judge(classified(np.repeat(truth, 20), np.repeat(predicted, 20), classes=2))["accuracy"]
     assert apart.high - apart.low < 0.4 * (once.high - once.low)
+
+
+def test_ranks_are_compared_within_a_fit() -> None:
+    """Two fits that rank alike, on scales of their own: the second says less of all."""
+    truth = np.concatenate([np.arange(20.0), np.arange(20.0)])
+    predicted = np.concatenate([np.arange(20.0) + 100, np.arange(20.0)])
+    together = dataclasses.replace(regressed(truth, predicted), fits=np.repeat([0, 1], 20))
+    judged = judge(together)
+    assert judged["kendall_tau"].value == pytest.approx(1)
+    assert judged["kendall_tau"].low == pytest.approx(1)
+    assert judge(regressed(truth, predicted))["kendall_tau"].value < 0.6
+    noisy = RNG.normal(size=40)
+    mixed = dataclasses.replace(regressed(truth[:40], noisy), fits=np.repeat([0, 1], [30, 10]))
+    parts = [kendalltau(truth[a:b], noisy[a:b]).statistic for a, b in ((0, 30), (30, 40))]
+    assert judge(mixed)["kendall_tau"].value == pytest.approx((30 * parts[0] + 10 * parts[1]) / 40)
+
+
+def test_a_constant_of_each_fit_has_no_ranks() -> None:
+    """Means of different training networks, as the baseline says: their order means nothing."""
+    truth, predicted = RNG.normal(size=60), np.repeat([0.1, -0.3, 0.2], 20)
+    judged = judge(dataclasses.replace(regressed(truth, predicted), fits=np.repeat([0, 1, 2], 20)))
+    assert "kendall_tau" not in judged
+    assert "kendall_tau_ceiling" not in judged
