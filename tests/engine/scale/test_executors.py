@@ -192,17 +192,26 @@ def test_a_ray_cluster_loses_a_node_at_work(alone: Path, space: Space, tmp_path:
         if stored == 1:  # at that moment, a member is still left in each task
             free = available_resources_per_node()
             busy = [node for node in nodes if free[node.node_id].get("CPU", 0) == 0]
+            nodes.remove(busy[0])
             cluster.remove_node(busy[0], allow_graceful=False)
 
+    nodes: list = []
+    lost = False
     try:
-        nodes = [cluster.add_node(**node) for _ in range(3)]
-        cluster.wait_for_nodes()
-        run = start(space, tmp_path / "zoo", executor_for("ray", address=cluster.address))
-        assert run.workers == 3
-        stored = on_store(run, kill_one_at_work)
-        assert run.execute()
+        for attempt in range(4):  # a node may end its task in the moment before it is killed
+            while len(nodes) < 3:
+                nodes.append(cluster.add_node(**node))
+            cluster.wait_for_nodes()
+            folder = tmp_path / f"zoo-{attempt}"
+            run = start(space, folder, executor_for("ray", address=cluster.address))
+            assert run.workers == 3
+            stored = on_store(run, kill_one_at_work)
+            assert run.execute()
+            assert sorted(stored) == list(range(4))
+            assert identity(folder) == identity(alone)
+            lost = events(folder, "lost") != []
+            if lost:
+                break
     finally:
         cluster.shutdown()
-    assert sorted(stored) == list(range(4))
-    assert events(tmp_path / "zoo", "lost") != []
-    assert identity(tmp_path / "zoo") == identity(alone)
+    assert lost
