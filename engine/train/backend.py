@@ -164,8 +164,8 @@ class Backend(Protocol):
         name: ``reference``, ``cpu`` or ``cuda``; recorded in the zoo.
         precision: of the arithmetic, such as ``fp32``; recorded in the zoo.
         workers: how many packs to train at the same time on a device that they share; None: one for each core.
-        members_per_pack: how many members a pack gets in all, or as many as rows if these are more; None: all of an
-            architecture.
+        members_per_pack: how many members a pack gets in all, or as many as rows if these are more; None: all of
+            an architecture.
     """
 
     name: str
