@@ -115,13 +115,11 @@ for part in $PARTS; do
         interpreted 300 numerics "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/pool/test_pool_triton.py tests/kernels/loss/test_loss_triton.py
         ;;
     steps)
-        ask 60 steps-compile "$PYTHON" benchmarks/gpu_warm.py nws-fixed-64 small-cnn-64
-        bench 50 steps-ours 64,256,1024 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-1024
+        bench 80 steps-ours 64,256,1024 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-1024
         bench 150 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
         bench 70 steps-small-cnn 1024 bf16 small-cnn --batch 64
         ;;
     steps-dry)
-        interpreted 200 steps-compile "$PYTHON" benchmarks/gpu_warm.py small-cnn-1 --device cpu --precision fp32 --set width_conv=2 depth_conv=1 images_per_epoch=2
         interpreted 200 steps "$PYTHON" -m pytest -q -p no:cacheprovider tests/engine/bench/test_cuda_bench.py
         ask 60 steps-without-gpu sh -c '"$PYTHON" -m wse.cli bench train --device cuda; [ $? -eq 2 ]'
         ;;
@@ -148,7 +146,6 @@ for part in $PARTS; do
         ;;
     mixed)
         ask 120 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder build/gpu-zoos --out "$OUT/packs.jsonl"
-        ask 90 mixed-compile "$PYTHON" benchmarks/gpu_warm.py nws-main
         bench 150 mixed-nws-main 1024 bf16 nws-main
         ;;
     mixed-dry)

@@ -16,9 +16,6 @@ import argparse
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,21 +23,13 @@ from typing import Any
 
 import torch
 import triton
-from triton.runtime.jit import JITFunction
 
-from wse.engine.nets import Architecture, Layout
+from wse.engine.nets import Architecture
 from wse.engine.space import Space
-from wse.engine.train.cuda_layout import ArenaLayout
-from wse.engine.train.cuda_network import Network
-from wse.engine.train.cuda_step import Step
-from wse.engine.train.cuda_tables import Tables
+from wse.engine.train.cuda_forms import launch_step
 from wse.kernels.triton_check import check_variant, compile_variant
-from wse.kernels.triton_variant import Variant
+from wse.kernels.triton_launches import Launch, recorded
 
-TYPES = {
-    torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16",
-    torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
-}  # fmt: skip
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 REGISTERS, SHARED_BYTES, WARPS = 65536, 227 * 1024, 64  # of a multiprocessor
 
@@ -49,76 +38,19 @@ LABEL = re.compile(r"\s*(\.L_x_\d+):")
 BRANCH = re.compile(r"\bBRA\b.*`\((\.L_x_\d+)\)")
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A kernel, its arguments by name, and how it is launched."""
-
-    kernel: JITFunction[Any]
-    arguments: dict[str, Any]
-    grid: tuple[int, ...]
-    options: dict[str, int]
-
-    def variant(self) -> Variant:
-        """What it is compiled as: integers that are 1 are constants, those that 16 divides are known to be."""
-        signature: dict[str, str] = {}
-        constants: dict[str, Any] = {}
-        for parameter in self.kernel.params:
-            name = parameter.name
-            value = self.arguments.get(name, parameter.default)
-            if parameter.is_constexpr or (isinstance(value, int) and value == 1):
-                constants[name] = value
-            elif isinstance(value, torch.Tensor):
-                signature[name] = TYPES[value.dtype]
-            else:
-                signature[name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
-        aligned = [name for name, kind in signature.items() if kind in ("i32", "i64")]
-        return Variant(
-            kernel=self.kernel,
-            name=self.kernel.__name__,
-            signature=signature,
-            constexprs=constants,
-            aligned=tuple(name for name in aligned if self.arguments[name] % 16 == 0),
-            **self.options,
-        )
-
-
-@contextmanager
-def recorded() -> Iterator[list[Launch]]:
-    """Keeps launches instead of doing them."""
-    launches: list[Launch] = []
-    run = JITFunction.run
-
-    def keep(self: Any, *arguments: Any, grid: tuple[int, ...], warmup: bool = False, **options: Any) -> None:
-        named = dict(zip(self.arg_names, arguments, strict=False))
-        named |= {name: options.pop(name) for name in list(options) if name in self.arg_names}
-        launches.append(Launch(self, named, tuple(grid), options))
-
-    JITFunction.run = keep
-    try:
-        yield launches
-    finally:
-        JITFunction.run = run
-
-
 def launches_of(architecture: Architecture, members: int, batch: int, dtype: torch.dtype) -> list[Launch]:
-    """What a step of a full pack launches. Tensors have shapes and no memory."""
-    meta, images = torch.device("meta"), members * batch
-    layout = ArenaLayout(Layout(architecture))
-    arena = torch.zeros(members, layout.size, device=meta)
+    """What a step of a full pack launches."""
+    meta = torch.device("meta")
     resident: Any = SimpleNamespace(
         images=torch.zeros(70000, 32, 32, 4, dtype=torch.uint8, device=meta),
         labels=torch.zeros(70000, dtype=torch.uint8, device=meta),
         table=torch.zeros(60000, dtype=torch.int32, device=meta),
+        classes=architecture.outputs,
     )
-    step = Step(
-        Network(architecture, images, dtype, meta), images, layout=layout, arena=arena,
-        gradient=torch.zeros_like(arena), state=torch.zeros(2, *arena.shape, device=meta),
-        tables=Tables(members, architecture.outputs, 1, meta), resident=resident, gelu=False,
-        augment="nws" in architecture.name,
-    )  # fmt: skip
-    step.lay([batch] * members)
     with recorded() as launches:
-        step._launch()
+        launch_step(
+            architecture, members, dtype, resident, batch=batch, augment="nws" in architecture.name, gelu=False
+        )
     return launches
 
 
@@ -163,12 +95,11 @@ def main() -> None:
     total = 0.0
     for launch in launches_of(architecture, options.members, options.batch, DTYPES[options.precision]):
         variant = launch.variant()
-        key = repr((variant.name, sorted(variant.signature.items()), sorted(variant.constexprs.items())))
-        if key not in seen:
+        if variant.code not in seen:
             compiled = check_variant(variant, variant.name, options.capability)
             code = code_of(compile_variant(variant, options.capability).asm["cubin"])
-            seen[key] = (compiled.registers, compiled.shared_bytes, *code)
-        registers, shared, instructions, in_loops = seen[key]
+            seen[variant.code] = (compiled.registers, compiled.shared_bytes, *code)
+        registers, shared, instructions, in_loops = seen[variant.code]
         a_program = variant.num_warps * 32 * -(-registers // 8) * 8
         fits = min(REGISTERS // a_program, SHARED_BYTES // (shared + 1024), WARPS // variant.num_warps)
         issued = prod(launch.grid) * variant.num_warps * instructions / 1e6

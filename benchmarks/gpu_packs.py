@@ -3,9 +3,9 @@
     python benchmarks/gpu_packs.py --folder FOLDER [--members 96] [--packs 1 4 16] [--device cuda]
 
 Members are those of nws-main with their own optimizers, batch sizes and augmentation, of twelve architectures, on
-the digits: about as many of each as among 2,000 members of the whole preset. First several processes train all
-architectures for a step or two, so that kernels are compiled, and then this one. Prints the time from nothing to a
-zoo, samples and useful FLOPs a second, evaluation included, and how much faster than one pack after the other.
+the digits: about as many of each as among 2,000 members of the whole preset. First a short run compiles and loads
+the kernels. Prints the time from nothing to a zoo, samples and useful FLOPs a second, evaluation included, and how
+much faster than one pack after the other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from wse.engine.machine import cores
-from wse.engine.scale import executor_for
 from wse.engine.space import Space
 from wse.engine.train import Options, Run
 from wse.engine.zoo import Zoo
@@ -46,22 +44,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append results, a JSON line each")
     given = parser.parse_args()
 
-    def run(name: str, threads: int | None, executor: str = "threads", **short: int) -> Run:
+    def run(name: str, threads: int | None, **short: int) -> Run:
         folder = given.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         space = Space.load(preset="nws-main", overrides={**SPACE, "epochs": given.epochs, **short})
         options = Options(space=space, models=given.members, folder=folder, device=given.device, threads=threads)
-        processes = min(cores(), 12) if executor == "processes" else None
-        made = Run(options, executor=executor_for(executor, processes=processes))
+        made = Run(options)
         made.execute()
         return made
 
     began = time.perf_counter()
-    run("warm", 1, "processes", epochs=1, images_per_epoch=256)
-    print(f"compiled in {time.perf_counter() - began:.1f} s", flush=True)
-    run(
-        "warm", None, epochs=1, images_per_epoch=256
-    )  # loads in this process what was compiled, for all that follow
+    run("warm", None, epochs=1, images_per_epoch=256)
+    print(f"compiled and loaded in {time.perf_counter() - began:.1f} s", flush=True)
     first = 0.0
     for packs in given.packs:
         began = time.perf_counter()

@@ -98,7 +98,7 @@ def _picture(progress: Progress) -> RenderableType:
 
 def _how_far(progress: Progress) -> str:
     if progress.preparing is not None:
-        return f"compiling the CPU kernels, once on this machine: {progress.preparing:.0%}"
+        return f"compiling kernels, once on this machine: {progress.preparing:.0%}"
     left = time_left(progress)
     return f"{progress.members:,}/{progress.total:,} models" + (f" · {seconds_text(left)} left" if left else "")
 

@@ -170,12 +170,7 @@ def distinct(forms: Iterable[tuple[str, Variant]]) -> list[tuple[str, str]]:
     """(module, name) of forms, each machine code once."""
     first: dict[str, tuple[str, str]] = {}
     for module, variant in forms:
-        same = (
-            module, variant.kernel.__name__, sorted(variant.signature.items()),
-            sorted(variant.constexprs.items()), variant.num_warps, variant.num_stages, variant.needs_matrix,
-            sorted(variant.aligned),
-        )  # fmt: skip
-        first.setdefault(repr(same), (module, variant.name))
+        first.setdefault(variant.code, (module, variant.name))
     return list(first.values())
 
 

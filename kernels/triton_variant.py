@@ -31,3 +31,10 @@ class Variant:
     num_stages: int = 3
     needs_matrix: bool = False
     aligned: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """The same for forms that differ in name alone, and so have the same machine code."""
+        options = self.num_warps, self.num_stages, self.needs_matrix
+        arguments = sorted(self.signature.items()), sorted(self.constexprs.items()), sorted(self.aligned)
+        return repr((self.kernel.__module__, self.kernel.__name__, arguments, options))

@@ -14,7 +14,8 @@ from ..nets import training_flops
 from ..space import Member
 from ..train import Context
 from ..train.backend import DeviceMemoryError
-from ..train.cuda import EVALUATION_IMAGES, CudaBackend, CudaPack
+from ..train.cuda import EVALUATION_IMAGES, CudaBackend
+from ..train.cuda_pack import CudaPack
 from .contender import Contender, Job, Kind, Outcome
 from .kernel_shares import kernel_shares
 from .traffic import least_bytes
@@ -38,14 +39,16 @@ class OursOnCuda(Contender):
 
     def jobs(self, workload: Workload, lane: int, lanes: int) -> Sequence[Job]:
         """Some epochs of each pack."""
-        backend = self._backend()
-        return [_Packed(backend, workload, members, self.device) for members in workload.packs(self.members)]
+        packs = workload.packs(self.members)
+        backend = self._backend(packs, workload.repeated)
+        return [_Packed(backend, workload, members, self.device) for members in packs]
 
     def outcomes(self, workload: Workload) -> list[Outcome]:
         """What an epoch of two steps makes of the members, in full packs."""
-        backend, checked = self._backend(), workload.checked(self.precision)
+        packs, checked = workload.packs(self.members), workload.checked(self.precision)
+        backend = self._backend(packs, workload.checking)
         outcomes: dict[int, Outcome] = {}
-        for pack in workload.packs(self.members):
+        for pack in packs:
             there = {member.id: member for member in checked}
             members = [there.get(member.id, member) for member in pack]
             wanted = [row for row, member in enumerate(members) if member.id in there]
@@ -66,9 +69,11 @@ class OursOnCuda(Contender):
         """By PyTorch's profiler."""
         return kernel_shares(jobs, self.device)
 
-    def _backend(self) -> CudaBackend:
+    def _backend(self, packs: Sequence[Sequence[Member]], context: Context) -> CudaBackend:
         precision: Literal["bf16", "fp32"] = "bf16" if self.precision == "bf16" else "fp32"
-        return CudaBackend(precision, device=self.device, evaluation_images=self.evaluation_images)
+        backend = CudaBackend(precision, device=self.device, evaluation_images=self.evaluation_images)
+        backend.prepare([(members[0].architecture, len(members)) for members in packs], context)
+        return backend
 
 
 def _outcomes(

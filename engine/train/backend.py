@@ -6,6 +6,7 @@ once and knows nothing of how a pack computes. A pack may hold one member or tho
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -157,6 +158,11 @@ class Pack(Protocol):
         """Measure weights; results in the order of the requests. Raises ``Interrupted`` if asked to stop."""
 
 
+def tell_user(line: str) -> None:
+    """What a backend says while it prepares, unless somebody else wants to hear it."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Backend(Protocol):
     """Something that can train.
 
@@ -179,6 +185,14 @@ class Backend(Protocol):
     @property
     def preparing(self) -> float | None:
         """While it prepares, before its first training: how much of that is done, from 0 to 1."""
+
+    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+        """What is better done once for all packs, before they are opened; a pack does without.
+
+        Args:
+            packs: their architectures, and how many rows they will have.
+            context: what they share.
+        """
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> Pack:
         """A pack with ``rows`` free rows for members of one architecture."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +17,16 @@ from wse.kernels.simd import V
 
 from ..nets import Architecture, BatchNorm, Layout
 from ..space import Member
-from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
+from .backend import (
+    Context,
+    EpochEnd,
+    Evaluation,
+    EvaluationRequest,
+    Interrupted,
+    RowState,
+    Weights,
+    tell_user,
+)
 from .cpu_compile import Compilation
 from .cpu_layout import Packing, round_up
 from .cpu_program import Program
@@ -36,10 +43,6 @@ CHUNK_SECONDS = 0.1  # how long compiled code may run before it is asked whether
 _NOT_MONOTONE = ("gelu",)
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 class CpuBackend:
     """Members train one after the other in each thread, with compiled kernels that release the GIL.
 
@@ -52,9 +55,8 @@ class CpuBackend:
     workers: int | None = None
     members_per_pack: int | None = 1
 
-    def __init__(self, tell: Callable[[str], None] = _tell) -> None:
+    def __init__(self, tell: Callable[[str], None] = tell_user) -> None:
         self._tell = tell
-        self._lock = threading.Lock()
         self._compilation: Compilation | None = None
 
     @property
@@ -66,11 +68,12 @@ class CpuBackend:
         """One: rows take turns, so more of them gain nothing."""
         return 1
 
+    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+        """Follow the compilation, which begins with the first step: one for all architectures."""
+        self._compilation = Compilation.follow(self._tell, context.should_stop)
+
     def open(self, architecture: Architecture, rows: int, context: Context) -> CpuPack:
         """A pack whose rows take turns, an epoch each."""
-        with self._lock:
-            if self._compilation is None:
-                self._compilation = Compilation.follow(self._tell, context.should_stop)
         return CpuPack(architecture, rows, context)
 
 

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .backend import DeviceMemoryError
+
 # Streams beyond as many hardware queues wait for each other, and CUDA's own number is 8. It is read when CUDA
 # starts, which may be before there is a device here.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
@@ -46,6 +48,12 @@ class Device:
     def is_gpu(self) -> bool:
         """Whether there are streams."""
         return self.torch.type == "cuda"
+
+    @property
+    def capability(self) -> int:
+        """Of a GPU: 90 for sm_90."""
+        major, minor = torch.cuda.get_device_capability(self.torch)
+        return 10 * major + minor
 
     def free_bytes(self) -> int:
         """Memory that all packs together can have."""
@@ -97,3 +105,14 @@ class Fetched:
         if self._done is not None:
             self._done.synchronize()
         return [copy.numpy() for copy in self._copies]
+
+
+@contextmanager
+def translated_memory_errors() -> Iterator[None]:
+    """Say in the project's words that the device has too little memory."""
+    try:
+        yield
+    except RuntimeError as error:  # of PyTorch's own kind, or what Triton and CUDA graphs make of it
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+            raise
+        raise DeviceMemoryError("the GPU has too little memory for so many networks at a time") from error

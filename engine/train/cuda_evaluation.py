@@ -122,7 +122,7 @@ class Evaluator:
 
     def _measure(self, jobs: list[_Job]) -> dict[int, Evaluation]:
         with self._device.turn():
-            measuring = _Measuring(jobs, self._network, self._scene(jobs), self._resident)
+            measuring = self._measuring(jobs)
         for chosen, addresses in self._batches(jobs):
             if self._context.should_stop():
                 raise Interrupted
@@ -139,19 +139,17 @@ class Evaluator:
             for row, job in enumerate(jobs)
         }
 
-    def _scene(self, jobs: list[_Job]) -> Scene:
+    def _measuring(self, jobs: list[_Job]) -> Measuring:
         device, is_faithful = self._device.torch, jobs[0].request.faithful
-        arena = torch.from_numpy(np.stack([job.weights for job in jobs])).to(device)
-        codes = [ACTIVATION_CODES[job.request.member.setup.activation] for job in jobs]
-        return Scene(
-            pack=Pack(members=len(jobs), images=sum(job.images for job in jobs), device=device),
-            weights=self._layout.views(arena),
-            gradient={},
-            codes=torch.tensor(codes, dtype=torch.int32, device=device),
-            addresses=torch.zeros(len(jobs), 4, dtype=torch.int64, device=device),
-            levels=torch.zeros(len(jobs), dtype=torch.int32, device=device),
-            scales=torch.ones(len(jobs), device=device),
-            drops=False,
+        setups = [job.request.member.setup for job in jobs]
+        return Measuring(
+            torch.from_numpy(np.stack([job.weights for job in jobs])).to(device),
+            sum(job.images for job in jobs),
+            network=self._network,
+            layout=self._layout,
+            resident=self._resident,
+            codes=[ACTIVATION_CODES[setup.activation] for setup in setups],
+            augments=[is_faithful and setup.augmentation for setup in setups],
             batch_statistics=is_faithful,
             gelu=self._context.may_have("activation", "gelu"),
         )
@@ -168,23 +166,52 @@ class Evaluator:
             yield chosen, np.array(addresses, dtype=np.int64)
 
 
-class _Measuring:
-    """Jobs side by side, batch after batch.
+class Measuring:
+    """Weights side by side, measured on a batch of images of each at a time.
 
     Args:
-        jobs: all faithful, or none.
-        network: the network.
-        scene: of a pack with room for a batch of all jobs.
+        arena: the weights, float32 [P, D].
+        images: how many images a batch may have.
+        network: has room for as many.
+        layout: of a row of the arena.
         resident: the image sets.
+        codes: of the activations, [P].
+        augments: whether images are augmented, [P].
+        batch_statistics: whether to normalise by the batch's statistics.
+        gelu: whether a member of the population may have GELU.
     """
 
-    def __init__(self, jobs: list[_Job], network: Network, scene: Scene, resident: ResidentImages) -> None:
-        self._network, self._scene, self._resident = network, scene, resident
-        members, images, device = scene.pack.members, scene.pack.images, scene.pack.device
-        augments = [job.request.faithful and job.request.member.setup.augmentation for job in jobs]
+    def __init__(
+        self,
+        arena: Tensor,
+        images: int,
+        *,
+        network: Network,
+        layout: ArenaLayout,
+        resident: ResidentImages,
+        codes: Sequence[int],
+        augments: Sequence[bool],
+        batch_statistics: bool,
+        gelu: bool,
+    ) -> None:
+        members, device = len(arena), arena.device
+        self._network, self._resident = network, resident
+        self._scene = Scene(
+            pack=Pack(members=members, images=images, device=device),
+            weights=layout.views(arena),
+            gradient={},
+            codes=torch.tensor(codes, dtype=torch.int32, device=device),
+            addresses=torch.zeros(members, 4, dtype=torch.int64, device=device),
+            levels=torch.zeros(members, dtype=torch.int32, device=device),
+            scales=torch.ones(members, device=device),
+            drops=False,
+            batch_statistics=batch_statistics,
+            gelu=gelu,
+        )
         self._augment = any(augments)
         self._augments = torch.tensor(augments, dtype=torch.int32, device=device)
-        self._indices, self._answers = torch.zeros(2, images, dtype=torch.int32, device=device)
+        self._indices = torch.zeros(images, dtype=torch.int32, device=device)
+        self._answers = torch.zeros_like(self._indices)
         self._losses = torch.zeros(images, device=device)
         self._sums = torch.zeros(members, dtype=torch.float64, device=device)
         self._correct = torch.zeros(members, dtype=torch.int32, device=device)
@@ -196,7 +223,7 @@ class _Measuring:
         """Begin a batch.
 
         Args:
-            chosen: images of each job.
+            chosen: images of each member, int32.
             addresses: of their draws, [P, 4].
 
         Returns:

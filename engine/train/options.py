@@ -13,7 +13,7 @@ from ..data import IMAGE_SET_NAMES, available
 from ..errors import UsageError
 from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, check_local, read_manifest
-from .backend import Backend
+from .backend import Backend, tell_user
 from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
 
@@ -220,7 +220,7 @@ def backend_for(
             raise UsageError("--device cuda needs triton: install it (`pip install triton`), or use --device cpu")
         from .cuda import CudaBackend
 
-        return CudaBackend("fp32" if precision == "fp32" else "bf16")
+        return CudaBackend("fp32" if precision == "fp32" else "bf16", tell=tell or tell_user)
     if device == "reference":
         return ReferenceBackend(rounded=precision == "bf16")
     if precision == "bf16":
@@ -230,7 +230,7 @@ def backend_for(
         )
     from .cpu import CpuBackend  # numba takes a while to import
 
-    return CpuBackend(tell) if tell else CpuBackend()
+    return CpuBackend(tell or tell_user)
 
 
 def _require_datasets(space: Space, data_dir: Path | None) -> None:

@@ -44,6 +44,9 @@ class ReferenceBackend:
         self._kind = RoundedNetwork if rounded else Network
         self.precision = "bf16" if rounded else {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
 
+    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+        """Nothing."""
+
     def rows(self, architecture: Architecture, members: Sequence[Member], packs: int = 1) -> int:
         """One: rows take turns, so more of them gain nothing."""
         return 1

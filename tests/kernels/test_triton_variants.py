@@ -10,18 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from wse.engine.nets import Architecture, Layout
+from wse.engine.nets import Architecture
 from wse.engine.nets.families import FAMILIES
 from wse.engine.space import Space
-from wse.engine.train.cuda_layout import ArenaLayout
-from wse.engine.train.cuda_network import Network, Scene
-from wse.engine.train.cuda_step import Step
-from wse.engine.train.cuda_tables import Tables
-from wse.kernels.loss.triton import cross_entropy, tally
-from wse.kernels.packs import Pack
+from wse.engine.train.cuda_forms import launch_measurement, launch_step
 from wse.kernels.triton_check import modules, variants_of
 
-META = torch.device("meta")
 POINTERS = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.uint8: "*u8",
     torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64",
@@ -56,36 +50,16 @@ def architectures(preset: str) -> Iterator[Architecture]:
 
 def launch(architecture: Architecture, dtype: torch.dtype, *, augment: bool) -> None:
     """A training step and measurements of both kinds, of tensors that have no memory."""
-    members, batch = 2, 3
-    images, layout = members * batch, ArenaLayout(Layout(architecture))
-    arena = torch.zeros(members, layout.size, device=META)
-    tables = Tables(members, architecture.outputs, 1, META)
     resident: Any = SimpleNamespace(
-        images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device=META),
-        labels=torch.zeros(9, dtype=torch.uint8, device=META),
-        table=torch.zeros(9, dtype=torch.int32, device=META),
+        images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device="meta"),
+        labels=torch.zeros(9, dtype=torch.uint8, device="meta"),
+        table=torch.zeros(9, dtype=torch.int32, device="meta"),
+        classes=architecture.outputs,
     )
-    network = Network(architecture, images, dtype, META)
-    step = Step(
-        network, images, layout=layout, arena=arena, gradient=torch.zeros_like(arena),
-        state=torch.zeros(2, *arena.shape, device=META), tables=tables, resident=resident, gelu=False,
-        augment=augment,
-    )  # fmt: skip
-    step.lay([batch] * members)
-    step._launch()
-    pack = Pack(members=members, images=images, device=META)
+    pack: Any = (architecture, 2, dtype, resident)
+    launch_step(*pack, augment=augment, gelu=False)
     for batch_statistics in (False, True):
-        scene = Scene(
-            pack=pack, weights=layout.views(arena), gradient={}, codes=tables.codes, addresses=tables.addresses,
-            levels=tables.levels, scales=tables.scales, drops=False, batch_statistics=batch_statistics, gelu=False,
-        )  # fmt: skip
-        network.forward(scene)
-    indices, answers = torch.zeros(2, images, dtype=torch.int32, device=META)
-    losses, sums = torch.zeros(images, device=META), torch.zeros(members, dtype=torch.float64, device=META)
-    counts = torch.zeros(members, architecture.outputs, dtype=torch.int32, device=META)
-    given = {"indices": indices, "labels": resident.labels, "losses": losses, "answers": answers}
-    cross_entropy(network.logits, pack, **given, outputs=architecture.outputs, gradient=None)
-    tally(sums, counts[:, 0].contiguous(), counts, pack, **given)
+        launch_measurement(*pack, augment=augment, gelu=False, batch_statistics=batch_statistics)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are recorded in the interpreter")

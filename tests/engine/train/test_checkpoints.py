@@ -118,7 +118,7 @@ def test_a_diverged_member_goes_on_to_its_end(tiny_space, tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of exponentials in Triton's interpreter
 def test_packs_that_step_together_go_on(device: str, tiny_space, tmp_path: Path, monkeypatch) -> None:
     """Members of two and of four steps an epoch side by side: one is inside an epoch when the other ends it."""
-    monkeypatch.setattr("wse.engine.train.cuda.STEPS_AT_A_TIME", 1)
+    monkeypatch.setattr("wse.engine.train.cuda_pack.STEPS_AT_A_TIME", 1)
 
     def run(folder: Path) -> Run:
         backend = CudaBackend("fp32", device=device, evaluation_images=20)

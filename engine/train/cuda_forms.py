@@ -1,0 +1,165 @@
+"""Which forms of the GPU kernels a run's packs launch, compiled on all cores before they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+
+from wse.kernels.triton_compile import compile_all, was_compiled
+from wse.kernels.triton_launches import Form, recorded
+
+from ..machine import cores
+from ..nets import Architecture, Layout
+from .cuda_evaluation import Measuring
+from .cuda_layout import ArenaLayout
+from .cuda_network import Network
+from .cuda_step import Step
+from .cuda_tables import ResidentImages, Tables
+
+_META = torch.device("meta")
+_BATCH = 64  # what is launched depends on it as far as 16 divides it
+_FEW = 8  # are compiled in the time that processes take to begin
+
+
+def launch_step(
+    architecture: Architecture,
+    rows: int,
+    dtype: torch.dtype,
+    resident: ResidentImages,
+    *,
+    batch: int = _BATCH,
+    augment: bool,
+    gelu: bool,
+) -> None:
+    """Launch what a training step of a full pack does, with tensors that have no memory: to be recorded.
+
+    Args:
+        architecture: what the members share.
+        rows: how many members.
+        dtype: of values and products.
+        resident: the image sets.
+        batch: images of each member.
+        augment: whether a member may have augmentation.
+        gelu: whether a member may have GELU.
+    """
+    layout = ArenaLayout(Layout(architecture))
+    arena = torch.zeros(rows, layout.size, device=_META)
+    step = Step(
+        Network(architecture, rows * batch, dtype, _META),
+        rows * batch,
+        layout=layout,
+        arena=arena,
+        gradient=torch.zeros_like(arena),
+        state=torch.zeros(2, *arena.shape, device=_META),
+        tables=Tables(rows, resident.classes, 1, _META),
+        resident=resident,
+        augment=augment,
+        gelu=gelu,
+    )
+    step.lay([batch] * rows)
+    step.launch(1)
+
+
+def launch_measurement(
+    architecture: Architecture,
+    rows: int,
+    dtype: torch.dtype,
+    resident: ResidentImages,
+    *,
+    augment: bool,
+    gelu: bool,
+    batch_statistics: bool = False,
+) -> None:
+    """Launch what a measurement of as many members' weights does; arguments as of ``launch_step``."""
+    layout = ArenaLayout(Layout(architecture))
+    measuring = Measuring(
+        torch.zeros(rows, layout.size, device=_META),
+        rows * _BATCH,
+        network=Network(architecture, rows * _BATCH, dtype, _META),
+        layout=layout,
+        resident=resident,
+        codes=[0] * rows,
+        augments=[augment] * rows,
+        batch_statistics=batch_statistics,
+        gelu=gelu,
+    )
+    measuring.launch([np.zeros(_BATCH, dtype=np.int32)] * rows, np.zeros((rows, 4), dtype=np.int64))
+
+
+def forms_of(
+    packs: Iterable[tuple[Architecture, int]],
+    dtype: torch.dtype,
+    resident: ResidentImages,
+    *,
+    augment: bool,
+    gelu: bool,
+) -> list[Form]:
+    """What packs launch when they train and are measured; nobody else may launch anything meanwhile.
+
+    Args:
+        packs: their architectures, and how many rows they have.
+        dtype: of values and products.
+        resident: the image sets.
+        augment: whether a member may have augmentation.
+        gelu: whether a member may have GELU.
+
+    Returns:
+        Each form once.
+
+    Raises:
+        WseError: there are layers that there are no kernels for.
+    """
+    forms: dict[str, Form] = {}
+    for architecture, rows in packs:
+        with recorded() as launches:
+            for launch in (launch_step, launch_measurement):
+                launch(architecture, rows, dtype, resident, augment=augment, gelu=gelu)
+        for done in launches:
+            forms.setdefault(done.variant().code, done.form())
+    return list(forms.values())
+
+
+class Compilation:
+    """Compiles forms in several processes, and says how far it is.
+
+    Args:
+        tell: takes a line for the user when it begins, and when it ends.
+
+    Attributes:
+        share: of the forms that are compiled, while it goes on; None before and after.
+    """
+
+    share: float | None = None
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def compile(self, forms: Sequence[Form], capability: int, should_stop: Callable[[], bool]) -> None:
+        """Compile what is not on the disk, for the GPU of Triton's driver.
+
+        Args:
+            forms: what will be launched.
+            capability: of the GPU, 90 for sm_90.
+            should_stop: asked often; the compilation ends when it says so.
+        """
+        left = list(reversed(forms))
+        missed = 0
+        while left and missed < _FEW and not should_stop():
+            missed += not was_compiled(left.pop())
+        if not left or should_stop():
+            return
+        began = time.monotonic()
+        self._tell("compiling the GPU kernels, once on this machine; it takes up to a minute")
+
+        def told(done: int) -> None:
+            self.share = (len(forms) - len(left) + done) / len(forms)
+
+        try:
+            compile_all(left, capability, processes=cores(), told=told, should_stop=should_stop)
+        finally:
+            self.share = None
+        if not should_stop():
+            self._tell(f"compiled the GPU kernels in {time.monotonic() - began:.0f} s")
