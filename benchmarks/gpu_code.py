@@ -48,9 +48,8 @@ def launches_of(architecture: Architecture, members: int, batch: int, dtype: tor
         classes=architecture.outputs,
     )
     with recorded() as launches:
-        launch_step(
-            architecture, members, dtype, resident, batch=batch, augment="nws" in architecture.name, gelu=False
-        )
+        augment = "nws" in architecture.name
+        launch_step(architecture, dtype, resident, rows=members, batch=batch, augment=augment, gelu=False)
     return launches
 
 

@@ -39,22 +39,25 @@ class Launch:
         """What Triton compiles it as: integers that are 1 are constants, those that 16 divides are known to be."""
         signature: dict[str, str] = {}
         constants: dict[str, Any] = {}
+        aligned = []
         for parameter in self.kernel.params:
             name = parameter.name
             value = self.arguments.get(name, parameter.default)
-            if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+            is_looked_at = isinstance(value, int) and not parameter.do_not_specialize
+            if parameter.is_constexpr or (is_looked_at and value == 1):
                 constants[name] = value
             elif isinstance(value, torch.Tensor):
                 signature[name] = _POINTERS[value.dtype]
             else:
                 signature[name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
-        integers = [name for name, kind in signature.items() if kind in ("i32", "i64")]
+                if is_looked_at and value % 16 == 0:
+                    aligned.append(name)
         return Variant(
             kernel=self.kernel,
             name=self.kernel.__name__,
             signature=signature,
             constexprs=constants,
-            aligned=tuple(name for name in integers if self.arguments[name] % 16 == 0),
+            aligned=tuple(aligned),
             **self.options,
         )
 

@@ -72,7 +72,7 @@ class OursOnCuda(Contender):
     def _backend(self, packs: Sequence[Sequence[Member]], context: Context) -> CudaBackend:
         precision: Literal["bf16", "fp32"] = "bf16" if self.precision == "bf16" else "fp32"
         backend = CudaBackend(precision, device=self.device, evaluation_images=self.evaluation_images)
-        backend.prepare([(members[0].architecture, len(members)) for members in packs], context)
+        backend.prepare({members[0].architecture for members in packs}, context)
         return backend
 
 

@@ -157,6 +157,9 @@ class Pack(Protocol):
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights; results in the order of the requests. Raises ``Interrupted`` if asked to stop."""
 
+    def close(self) -> None:
+        """Let go of what it holds of a device; nothing is asked of it afterwards."""
+
 
 def tell_user(line: str) -> None:
     """What a backend says while it prepares, unless somebody else wants to hear it."""
@@ -186,11 +189,11 @@ class Backend(Protocol):
     def preparing(self) -> float | None:
         """While it prepares, before its first training: how much of that is done, from 0 to 1."""
 
-    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+    def prepare(self, architectures: Collection[Architecture], context: Context) -> None:
         """What is better done once for all packs, before they are opened; a pack does without.
 
         Args:
-            packs: their architectures, and how many rows they will have.
+            architectures: of the packs.
             context: what they share.
         """
 

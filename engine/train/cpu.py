@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -68,7 +68,7 @@ class CpuBackend:
         """One: rows take turns, so more of them gain nothing."""
         return 1
 
-    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+    def prepare(self, architectures: Collection[Architecture], context: Context) -> None:
         """Follow the compilation, which begins with the first step: one for all architectures."""
         self._compilation = Compilation.follow(self._tell, context.should_stop)
 
@@ -129,6 +129,9 @@ class CpuPack:
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, one request after the other."""
         return [_evaluate(self._desk, self._context, request) for request in requests]
+
+    def close(self) -> None:
+        """Nothing."""
 
     def _training(self, row: int) -> _Training:
         training = self._rows[row]

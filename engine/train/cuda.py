@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,11 +74,11 @@ class CudaBackend:
         """The share of the kernels that are compiled, while they are being compiled."""
         return self._compilation.share
 
-    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+    def prepare(self, architectures: Collection[Architecture], context: Context) -> None:
         """Compile the kernels that packs launch, on all cores; what is left out is compiled as it is launched.
 
         Args:
-            packs: their architectures, and how many rows they will have.
+            architectures: of the packs.
             context: what they share.
 
         Raises:
@@ -88,7 +88,7 @@ class CudaBackend:
             with translated_memory_errors(), self._device.turn():
                 resident = self._images(context)
                 forms = forms_of(
-                    packs,
+                    architectures,
                     _DTYPES[self.precision],
                     resident,
                     augment=context.may_have("augmentation", True),

@@ -20,30 +20,29 @@ from .cuda_step import Step
 from .cuda_tables import ResidentImages, Tables
 
 _META = torch.device("meta")
-_BATCH = 64  # what is launched depends on it as far as 16 divides it
 _FEW = 8  # are compiled in the time that processes take to begin
 
 
 def launch_step(
     architecture: Architecture,
-    rows: int,
     dtype: torch.dtype,
     resident: ResidentImages,
     *,
-    batch: int = _BATCH,
     augment: bool,
     gelu: bool,
+    rows: int = 2,
+    batch: int = 3,
 ) -> None:
     """Launch what a training step of a full pack does, with tensors that have no memory: to be recorded.
 
     Args:
         architecture: what the members share.
-        rows: how many members.
         dtype: of values and products.
         resident: the image sets.
-        batch: images of each member.
         augment: whether a member may have augmentation.
         gelu: whether a member may have GELU.
+        rows: how many members. The forms of kernels do not depend on it.
+        batch: images of each member. Nor on this.
     """
     layout = ArenaLayout(Layout(architecture))
     arena = torch.zeros(rows, layout.size, device=_META)
@@ -65,20 +64,21 @@ def launch_step(
 
 def launch_measurement(
     architecture: Architecture,
-    rows: int,
     dtype: torch.dtype,
     resident: ResidentImages,
     *,
     augment: bool,
     gelu: bool,
     batch_statistics: bool = False,
+    rows: int = 2,
+    batch: int = 3,
 ) -> None:
-    """Launch what a measurement of as many members' weights does; arguments as of ``launch_step``."""
+    """Launch what a measurement of members' weights does; arguments as of ``launch_step``."""
     layout = ArenaLayout(Layout(architecture))
     measuring = Measuring(
         torch.zeros(rows, layout.size, device=_META),
-        rows * _BATCH,
-        network=Network(architecture, rows * _BATCH, dtype, _META),
+        rows * batch,
+        network=Network(architecture, rows * batch, dtype, _META),
         layout=layout,
         resident=resident,
         codes=[0] * rows,
@@ -86,11 +86,11 @@ def launch_measurement(
         batch_statistics=batch_statistics,
         gelu=gelu,
     )
-    measuring.launch([np.zeros(_BATCH, dtype=np.int32)] * rows, np.zeros((rows, 4), dtype=np.int64))
+    measuring.launch([np.zeros(batch, dtype=np.int32)] * rows, np.zeros((rows, 4), dtype=np.int64))
 
 
 def forms_of(
-    packs: Iterable[tuple[Architecture, int]],
+    architectures: Iterable[Architecture],
     dtype: torch.dtype,
     resident: ResidentImages,
     *,
@@ -100,7 +100,7 @@ def forms_of(
     """What packs launch when they train and are measured; nobody else may launch anything meanwhile.
 
     Args:
-        packs: their architectures, and how many rows they have.
+        architectures: of the packs.
         dtype: of values and products.
         resident: the image sets.
         augment: whether a member may have augmentation.
@@ -113,10 +113,10 @@ def forms_of(
         WseError: there are layers that there are no kernels for.
     """
     forms: dict[str, Form] = {}
-    for architecture, rows in packs:
+    for architecture in architectures:
         with recorded() as launches:
             for launch in (launch_step, launch_measurement):
-                launch(architecture, rows, dtype, resident, augment=augment, gelu=gelu)
+                launch(architecture, dtype, resident, augment=augment, gelu=gelu)
         for done in launches:
             forms.setdefault(done.variant().code, done.form())
     return list(forms.values())

@@ -56,10 +56,12 @@ class ArenaLayout:
 
     def views(self, arena: Tensor) -> Mapping[str, Tensor]:
         """The tensors of all rows of an arena [P, D]: name -> [P, ...] as kernels see it."""
-        return {
-            name: arena[:, offset : offset + math.prod(shape)].view(len(arena), *shape)
-            for name, (offset, shape) in self._stored.items()
-        }
+        tensors = {}
+        for name, (offset, shape) in self._stored.items():
+            first = arena[0, offset : offset + math.prod(shape)].view(shape)
+            # Of a single row, too, the stride says where the next one would begin: kernels are compiled for it.
+            tensors[name] = first.as_strided((len(arena), *shape), (arena.stride(0), *first.stride()))
+        return tensors
 
 
 def _stage(spec: TensorSpec) -> int:

@@ -179,6 +179,11 @@ class CudaPack:
             evaluator = Evaluator(network, self._layout, self._context, self._resident, self._device)
             return evaluator.evaluate(requests, [self._packed(request.weights) for request in requests])
 
+    def close(self) -> None:
+        """Let go of the graph in a turn: PyTorch cannot do that beside another thread's capture."""
+        with self._turn():
+            self._step = None
+
     def _row(self, place: int) -> Row:
         row = self._rows[place]
         if row is None:

@@ -6,8 +6,9 @@ captured once as a CUDA graph and replayed; other members in the rows change the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -99,14 +100,12 @@ class Step:
         """
         if self._arena.is_cuda:
             graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._launch()
-            except BaseException:
-                with suppress(RuntimeError):  # the first error is the one to be told, such as too little memory
+            with _no_collector():
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self._launch()
+                finally:  # an error of this one is told instead: the allocator would go on as if captured
                     graph.capture_end()
-                raise
-            graph.capture_end()
             self._graph = graph
 
     def _launch(self) -> None:
@@ -153,3 +152,15 @@ class Step:
             n_trained=self._layout.trained,
         )
         tables.end_step()
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Python's collector, which may let go of another graph, would void a capture."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

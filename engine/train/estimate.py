@@ -71,7 +71,7 @@ def measure_speed(run: Run) -> Speed:
     """
     packs = run.plan.packs
     chosen = dict.fromkeys(packs[len(packs) * index // _SAMPLED_PACKS] for index in range(_SAMPLED_PACKS))
-    run.backend.prepare([(pack.architecture, run.rows(pack)) for pack in chosen], run.context)
+    run.backend.prepare({pack.architecture for pack in chosen}, run.context)
     samples = [_calibrate(run.backend, pack.members[: run.rows(pack)], run.context) for pack in chosen]
     training = sum(sample.training_flops for sample in samples) / sum(s.training_seconds for s in samples)
     evaluation = sum(s.evaluation_flops for s in samples) / sum(s.evaluation_seconds for s in samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class ReferenceBackend:
         self._kind = RoundedNetwork if rounded else Network
         self.precision = "bf16" if rounded else {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
 
-    def prepare(self, packs: Sequence[tuple[Architecture, int]], context: Context) -> None:
+    def prepare(self, architectures: Collection[Architecture], context: Context) -> None:
         """Nothing."""
 
     def rows(self, architecture: Architecture, members: Sequence[Member], packs: int = 1) -> int:
@@ -116,6 +116,9 @@ class ReferencePack:
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, one request after the other."""
         return [_evaluate(self._layout, self._context, request, self._dtype, self._kind) for request in requests]
+
+    def close(self) -> None:
+        """Nothing."""
 
     def _training(self, row: int) -> _Training:
         training = self._rows[row]

@@ -141,7 +141,7 @@ def _measured(
         )
         return member.id, tuple(snapshot.record() for snapshot in snapshots)
 
-    backend.prepare([(a, 1) for a in {m.architecture for m in population.members}], context)
+    backend.prepare({member.architecture for member in population.members}, context)
     found: dict[int, tuple[SnapshotRecord, ...]] = {}
     pool = ThreadPoolExecutor(backend.workers or cores())
     try:

@@ -41,7 +41,7 @@ class Threads:
         plan = run.plan_of(members)
         for pack in plan.packs:
             packs.put(pack)
-        run.backend.prepare([(pack.architecture, run.rows(pack)) for pack in plan.packs], run.context)
+        run.backend.prepare({pack.architecture for pack in plan.packs}, run.context)
         count = min(self.workers(run), len(plan.packs))
         # Bounded, so that finished members cannot pile up in memory when the disk is slow.
         results: _Results = queue.Queue(maxsize=4 * count)

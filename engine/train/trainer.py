@@ -131,6 +131,8 @@ class Trainer:
         except Interrupted:
             self._save()
             raise
+        finally:
+            self._pack.close()
 
     def _results(self) -> Iterator[MemberResult]:
         due = Due(self._checkpoints) if self._checkpoints else None

@@ -110,7 +110,7 @@ def cross_entropy(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def mean_loss_kernel(means_ptr, losses_ptr, row_offsets_ptr, tick_ptr, P, BLOCK: tl.constexpr):
     """One member's images, in order."""
     member = tl.program_id(0)

@@ -31,7 +31,7 @@ _SGD, _MOMENTUM, _RMSPROP = tl.constexpr(SGD), tl.constexpr(MOMENTUM), tl.conste
 _CONSTANT_COLUMNS, _STEP_COLUMNS = tl.constexpr(CONSTANT_COLUMNS), tl.constexpr(STEP_COLUMNS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def step_kernel(
     weights_ptr,
     gradient_ptr,

@@ -19,7 +19,7 @@ from ..triton_variant import Variant
 _ROWS = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images"])
 def average_kernel(
     x_ptr, y_ptr, images,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr,
@@ -39,7 +39,7 @@ def average_kernel(
     tl.store(y_ptr + image.to(tl.int64) * STORED + channel, made, mask=(image < images) & (channel < STORED))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images"])
 def average_gradient_kernel(
     dy_ptr, dx_ptr, images,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, STORED: tl.constexpr,

@@ -56,7 +56,7 @@ def launch(architecture: Architecture, dtype: torch.dtype, *, augment: bool) -> 
         table=torch.zeros(9, dtype=torch.int32, device="meta"),
         classes=architecture.outputs,
     )
-    pack: Any = (architecture, 2, dtype, resident)
+    pack: Any = (architecture, dtype, resident)
     launch_step(*pack, augment=augment, gelu=False)
     for batch_statistics in (False, True):
         launch_measurement(*pack, augment=augment, gelu=False, batch_statistics=batch_statistics)

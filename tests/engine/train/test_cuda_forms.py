@@ -30,7 +30,7 @@ resident = SimpleNamespace(
 preset, stops = sys.argv[1], "stop" in sys.argv
 architecture = Space.load(preset=preset).members(0, range(1))[0].architecture
 choices = {"augment": preset != "small-cnn", "gelu": False}
-forms = forms_of([(architecture, 5)] * 2, torch.bfloat16, resident, **choices)
+forms = forms_of([architecture] * 2, torch.bfloat16, resident, **choices)
 driver.set_active(stand_in(90))
 settle_keys()
 lines, shares = [], []
@@ -49,7 +49,8 @@ found = []
 JITFunction.run = lambda self, *given, grid, warmup, **named: run(self, *given, grid=grid, warmup=True, **named)
 triton.knobs.compilation.listener = lambda *, src, cache_hit, **_: found.append(cache_hit)
 for launch in (launch_step, launch_measurement):
-    launch(architecture, 5, torch.bfloat16, resident, **choices)
+    for rows, batch in ((1, 1), (48, 64)):
+        launch(architecture, torch.bfloat16, resident, rows=rows, batch=batch, **choices)
 print(len(found), sum(found))
 """
 
