@@ -50,7 +50,7 @@ wanted = "torch triton numpy scipy msgspec pyarrow safetensors pytest hypothesis
 missing = [name for name in wanted.split() if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit("not installed: " + ", ".join(missing) + "; put wheels for them into a folder `wheels`")
-import torch, triton
+import numba, torch, triton  # numba says at once if NumPy is too new for it
 if not torch.cuda.is_available() and not sys.argv[1]:
     sys.exit("PyTorch sees no NVIDIA GPU; --dry tries everything without one")
 gpu = "no GPU, tried in the interpreter" if sys.argv[1] else torch.cuda.get_device_name()
@@ -69,7 +69,7 @@ ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole o
         echo "   not asked: the time for all questions is over" && return
     fi
     limit=$((left < limit ? left : limit))
-    timeout "$limit" "$@" >"$OUT/$name.txt" 2>&1
+    timeout -k 10 "$limit" "$@" >"$OUT/$name.txt" 2>&1
     code=$?
     tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
     tar -czf "$ARCHIVE.part" -C "$OUT" . && mv "$ARCHIVE.part" "$ARCHIVE"
@@ -86,13 +86,17 @@ bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JS
         --precision "$precision" --rounds 3 --out "$OUT/train.jsonl" "$@"
 }
 
+# The best of each way first: a bench that is cut short says nothing.
+RIVALS=cuda-bf16-1024,eager,graph-bf16,vmap,grouped-bf16
+OTHERS=cuda-bf16-1024,eager-nx1,graph,graphs,grouped
+
 # Tests side by side, because compiling takes longest: those of whole packs one by one, others by file. What each says
 # is in a file of its own.
 test_some() { # test_some FILE or FILE::TEST
     local name log code
     name=$(basename "$1" | tr -c '[:alnum:]._\n-' '-')
     log=$OUT/numerics/$name.txt
-    "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
+    "$PYTHON" -m pytest -W default -q -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
     code=$?
     grep -E '^(FAILED|ERROR)' "$log"
     echo "$name: $(tail -n 1 "$log")"
@@ -116,8 +120,9 @@ for part in $PARTS; do
         ;;
     steps)
         bench 80 steps-ours 64,256,1024 bf16 nws-fixed --contenders cuda-bf16-64,cuda-bf16-256,cuda-bf16-1024
-        bench 150 steps-nws-fixed 1024 bf16 nws-fixed --plot "$OUT/nws-fixed.svg"
-        bench 70 steps-small-cnn 1024 bf16 small-cnn --batch 64
+        bench 110 steps-nws-fixed 1024 bf16 nws-fixed --contenders "$RIVALS" --plot "$OUT/nws-fixed.svg"
+        bench 70 steps-small-cnn 1024 bf16 small-cnn --batch 64 --contenders "$RIVALS"
+        bench 70 steps-nws-fixed-others 1024 bf16 nws-fixed --contenders "$OTHERS"
         ;;
     steps-dry)
         interpreted 200 steps "$PYTHON" -m pytest -q -p no:cacheprovider tests/engine/bench/test_cuda_bench.py
@@ -146,7 +151,7 @@ for part in $PARTS; do
         ;;
     mixed)
         ask 120 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder build/gpu-zoos --out "$OUT/packs.jsonl"
-        bench 150 mixed-nws-main 1024 bf16 nws-main
+        bench 150 mixed-nws-main 1024 bf16 nws-main --contenders "$RIVALS"
         ;;
     mixed-dry)
         ask 200 mixed-packs "$PYTHON" benchmarks/gpu_packs.py --folder build/gpu-zoos --device cpu --members 6 --epochs 1 --packs 1 2

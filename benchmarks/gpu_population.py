@@ -16,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wse.engine.machine import cores
-from wse.engine.scale import executor_for
 from wse.engine.space import Space
-from wse.engine.train import Executor, Options, Run
+from wse.engine.train import Options, Run
 from wse.engine.zoo import Zoo
 
 SPACE = {
@@ -45,19 +43,18 @@ def main() -> None:
     space = Space.load(preset="nws-main", overrides={**SPACE, "epochs": options.epochs})
     found: dict[str, np.ndarray] = {}
 
-    def train(named: str, folder: Path, space: Space, executor: Executor | None = None) -> None:
+    def train(named: str, folder: Path, space: Space) -> None:
         device, _, precision = named.partition(":")
         given = Options(
             space=space, models=options.members, folder=folder, device=device, precision=precision or None
         )
-        Run(given, executor=executor).execute()
+        Run(given).execute()
 
     for named in options.device:
         folder = options.folder / named.replace(":", "-")
-        if named.startswith("cuda"):  # kernels are compiled by several processes, and that is not timed
-            short = Space.load(preset="nws-main", overrides={**SPACE, "epochs": 1, "images_per_epoch": 256})
-            several = executor_for("processes", processes=min(cores(), 12))
-            train(named, folder.with_name(f"{folder.name}-compiled"), short, several)
+        # Kernels are compiled, which is not timed.
+        short = Space.load(preset="nws-main", overrides={**SPACE, "epochs": 1, "images_per_epoch": 256})
+        train(named, folder.with_name(f"{folder.name}-compiled"), short)
         began = time.perf_counter()
         train(named, folder, space)
         seconds = time.perf_counter() - began
@@ -69,6 +66,8 @@ def main() -> None:
             f"standard deviation {accuracies.std():.4f}, quartiles {quartiles.round(4)}",
             flush=True,
         )
+        kept = {name: values.tolist() for name, values in found.items()}
+        (options.folder / "accuracies.json").write_text(json.dumps(kept))
     last = options.device[-1]
     for named in options.device[:-1]:
         difference = found[named] - found[last]
@@ -78,7 +77,6 @@ def main() -> None:
             f"root mean square {np.sqrt((difference**2).mean()):.4f}, "
             f"correlation {np.corrcoef(found[named], found[last])[0, 1]:.3f}"
         )
-    (options.folder / "accuracies.json").write_text(json.dumps({k: v.tolist() for k, v in found.items()}))
 
 
 if __name__ == "__main__":

@@ -18,21 +18,15 @@ from multiprocessing import get_context
 
 import torch
 from gpu_timing import middle, off, parser, seconds_of, write
+from triton.runtime import driver
 
-from wse.kernels import triton_check
-from wse.kernels.conv.shapes import (
-    ConvShape,
-    Product,
-    Tiling,
-    forward_product,
-    gradient_product,
-    product_tiling,
-    weight_tiling,
-)
+from wse.kernels.conv.shapes import ConvShape, Tiling, product_tiling, weight_tiling
 from wse.kernels.conv.triton import convolve, input_gradient
 from wse.kernels.conv.triton_gradient import weight_gradient
 from wse.kernels.packs import Pack
-from wse.kernels.triton_variant import Variant
+from wse.kernels.triton_check import check_variant, compile_variant
+from wse.kernels.triton_compile import settle_keys, stand_in
+from wse.kernels.triton_launches import Launch, recorded
 
 SHAPES = [
     ConvShape(height=32, width=32, channels=4, outputs=8, kernel=5),
@@ -68,38 +62,26 @@ def tilings(what: str, shape: ConvShape) -> Iterator[Tiling]:
             yield tiling
 
 
-def product_of(what: str, shape: ConvShape, tiling: Tiling) -> Product:
-    return (gradient_product if what == "input-gradient" else forward_product)(shape, tiling)
-
-
-def variant_of(what: str, shape: ConvShape, tiling: Tiling) -> Variant:
-    """The kernel's form for a tiling, made of the shipped one's."""
-    module = "conv.triton_gradient" if what == "weight-gradient" else "conv.triton"
-    size = f"k{shape.kernel}-{shape.height}x{shape.width}-{shape.channels}-{shape.outputs}-bf16"
-    name = f"{'convolve-moments' if what == 'forward' else what}-{size}"
-    known = next(variant for variant in triton_check.variants_of(module) if variant.name == name)
-    product = product_of(what, shape, tiling)
-    margin = (shape.kernel - 1) // 2 if shape.padding == "same" else 0
-    sizes = {
-        "PIXELS": tiling.pixels, "ROWS": tiling.rows, "CHUNK": tiling.chunk, "STAGES": tiling.num_stages,
-        "VALUES": product.window_values, "COLUMNS": product.columns, "MASK_COLUMNS": not product.within(margin),
-        "LEFT": product.left, "PADDED": product.padded_window,
-    }  # fmt: skip
-    constants = known.constexprs | {key: value for key, value in sizes.items() if key in known.constexprs}
-    return replace(
-        known, name=name, constexprs=constants, num_warps=tiling.num_warps, num_stages=tiling.num_stages
-    )
-
-
 def compiled(task: tuple[str, ConvShape, Tiling]) -> tuple[str, str]:
-    """What a tiling compiles to for sm_90, in words, and why it is left out if it is."""
-    variant = variant_of(*task)
-    checked = triton_check.check_variant(variant, variant.name, 90)
+    """What a tiling compiles to for sm_90, in words, and why it is left out if it is; a launch finds it there."""
+    what, shape, tiling = task
+    driver.set_active(stand_in(90))
+    settle_keys()
+    with recorded() as launches:
+        Layer(shape, 2, 3, "meta").call(what, tiling)[0]()
+    variant = replace(next(launch for launch in launches if is_product(launch)).variant(), needs_matrix=True)
+    checked = check_variant(variant, variant.name, 90)
     if checked.problems:
         return "", "; ".join(checked.problems)
-    text = triton_check.compile_variant(variant, 90).asm["ptx"]
+    for launch in launches:
+        launch.form().compile()
+    text = compile_variant(variant, 90).asm["ptx"]
     kind = "wgmma" if "wgmma.mma_async" in text else "mma.sync"
     return f"{kind:8} {checked.registers:3} registers, {checked.shared_bytes:6} bytes shared", ""
+
+
+def is_product(launch: Launch) -> bool:
+    return launch.kernel.__name__ in ("product_kernel", "weight_gradient_kernel")
 
 
 class Layer:
@@ -115,7 +97,7 @@ class Layer:
     def __init__(self, shape: ConvShape, members: int, batch: int, device: str) -> None:
         torch.manual_seed(0)
         margin, count = (shape.kernel - 1) // 2 if shape.padding == "same" else 0, members * batch
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
 
         def images(height: int, width: int, channels: int) -> torch.Tensor:
             made = torch.zeros(count, height, width + 2 * margin, channels, device=device, dtype=dtype)
@@ -161,7 +143,7 @@ def main() -> None:
     else:
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
             facts = list(pool.map(compiled, tasks))
-    rows, layer, last, expected, usual = [], None, None, None, 1.0
+    layer, last, expected, usual = None, None, None, 1.0
     for (what, shape, tiling), (words, problem) in zip(tasks, facts, strict=True):
         if (what, shape) != last:
             print(f"{what}, k{shape.kernel} {shape.height}x{shape.width} {shape.channels}-{shape.outputs}")
@@ -195,8 +177,7 @@ def main() -> None:
                 if not interpreted:
                     line += f"  {spent * 1e6:9.1f} us, {usual / spent:5.2f} of the shipped one's rate"
         print(line, flush=True)
-        rows.append(row)
-    write(given.out, "tiles", given.device, rows)
+        write(given.out, "tiles", given.device, [row])
 
 
 if __name__ == "__main__":

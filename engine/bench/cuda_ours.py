@@ -121,13 +121,16 @@ class _Packed:
         self.work = float(self.images * training_flops(members[0].architecture))
         self._members, self._device = members, torch.device(device)
         self._pack = _filled(backend, workload, workload.repeated, members, {0})
+        self._has_begun = False
 
     def start(self) -> None:
-        """Steps that do not count: tables are written, and the first time kernels compiled and the graph captured.
+        """The first time, steps that do not count: tables are written, kernels loaded and the graph captured.
 
         Members go on from where they are: speed does not depend on weights, and thousands take long to place.
         """
-        self()
+        if not self._has_begun:
+            self()
+            self._has_begun = True
 
     def __call__(self) -> None:
         images = 0

@@ -25,6 +25,7 @@ from .backend import DeviceMemoryError
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 _MEMORY_SHARE = 0.95  # of the device, that PyTorch may take
+_LITTLE = 0.25  # of the device
 
 
 class Device:
@@ -61,9 +62,15 @@ class Device:
         return free + torch.cuda.memory_reserved(self.torch)
 
     def tidy(self) -> None:
-        """Give back, in a turn, what is free but kept: what a graph held can be had by others only then."""
+        """Where little memory is left, give back, in a turn, what is free but kept.
+
+        What a graph held can be had by others only then, and nothing is given back during a capture. It waits
+        until the device has done all its work, so not every time.
+        """
         if self.is_gpu:
-            torch.cuda.empty_cache()
+            free, total = torch.cuda.mem_get_info(self.torch)
+            if free < _LITTLE * total:
+                torch.cuda.empty_cache()
 
     def finish(self) -> None:
         """Wait, in a turn, until all that this thread has launched is done."""

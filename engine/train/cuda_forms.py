@@ -158,7 +158,9 @@ class Compilation:
             self.share = (len(forms) - len(left) + done) / len(forms)
 
         try:
-            compile_all(left, capability, processes=cores(), told=told, should_stop=should_stop)
+            compile_all(
+                left, capability, processes=min(cores(), -(-len(left) // _FEW)), told=told, should_stop=should_stop
+            )
         finally:
             self.share = None
         if not should_stop():

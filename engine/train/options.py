@@ -18,6 +18,7 @@ from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
 
 MOST_MODELS = 10_000_000  # a plan names them all
+MOST_STREAMS = 32  # that PyTorch gives out before it begins again
 DEVICES = ("auto", "cuda", "cpu", "reference")
 PRECISIONS = ("bf16", "fp32")
 
@@ -69,6 +70,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` (={value}) must be at least 1")
+        if self.device == "cuda" and (self.threads or 0) > MOST_STREAMS:
+            raise UsageError(f"`threads` (={self.threads}) must be at most {MOST_STREAMS} with --device cuda")
         if self.models > MOST_MODELS:
             raise UsageError(f"`models` (={self.models:,}) must be at most {MOST_MODELS:,}")
         check_local(self.folder)

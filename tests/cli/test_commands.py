@@ -189,6 +189,10 @@ def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) ->
 WRONG = {
     "no models": (["generate", *TINY], "--models 100"),
     "models 0": (["generate", *TINY, "--models", "0"], "`models` (=0)"),
+    "too many threads for a GPU": (
+        ["generate", *TINY, "--models", "2", "--device", "cuda", "--threads", "33"],
+        "`threads` (=33) must be at most 32 with --device cuda",
+    ),
     "too many models": (["generate", *TINY, "--models", "9" * 24], "must be at most 10,000,000"),
     "too many snapshots": (["generate", *TINY, "--models", "3", "--set", "snapshots=1000000"], "`snapshots`"),
     "an address": (["generate", *TINY, "--models", "3", "--out", "s3://bucket/zoo"], "the address of a store"),

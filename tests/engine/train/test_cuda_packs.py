@@ -176,8 +176,9 @@ def test_a_turn_ends_with_an_error(device):
 
 
 def test_what_was_fetched_stays(device):
-    shared, tensor = Device(device), torch.arange(3, device=device)
+    shared = Device(device)
     with shared.turn():
+        tensor = torch.arange(3, device=device)
         fetched = Fetched(tensor)
         tensor.zero_()
     np.testing.assert_array_equal(fetched.wait()[0], [0, 1, 2])

@@ -204,6 +204,10 @@ def moments_of(y_RHWC: Tensor, pack: Pack, *, copies: int) -> Moments:
     return Moments(parts=parts, first=tiles.first, copies=copies)
 
 
+# A GPU divides and takes roots to about two units in the last place.
+EXACT = 5e-6 if torch.cuda.is_available() else 1e-6
+
+
 def off(made: Tensor, expected: Tensor) -> float:
     """The largest error, in the largest value."""
     return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
@@ -216,7 +220,7 @@ def test_forward_and_gradients(case: Case, dtype: torch.dtype, device: str) -> N
     for name in made:
         # Few images with nearly one value, or values far from 0, are hard for float32: PyTorch's own error counts.
         rounded = ROUNDED if dtype == torch.bfloat16 and name in ("out", "dy") else 0.0
-        assert off(made[name], expected[name]) < rounded + 1e-6 + 2 * off(single[name], expected[name]), name
+        assert off(made[name], expected[name]) < rounded + EXACT + 2 * off(single[name], expected[name]), name
     if not case.norm:
         return
     for member, (first, end) in enumerate(pairwise(case.rows)):
@@ -230,8 +234,8 @@ def test_forward_and_gradients(case: Case, dtype: torch.dtype, device: str) -> N
         else:
             assert (made["dgamma"][member] == 0).all()
             assert (made["dbeta"][member] == 0).all()
-        assert off(run.moving[0][member], mean) < 1e-6
-        assert off(run.moving[1][member], variance) < 1e-6
+        assert off(run.moving[0][member], mean) < EXACT
+        assert off(run.moving[1][member], variance) < EXACT
 
 
 @pytest.mark.parametrize("name", ["pooled", "pooled, cut off", "not pooled", "features", "plain, pooled"])
