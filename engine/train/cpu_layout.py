@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wse.kernels.linear.cpu import INPUTS
 from wse.kernels.simd import V
 
-from ..nets import Architecture, Flatten, Layout, Linear, TensorSpec
+from ..nets import Layout, TensorSpec, connections
 from .backend import Weights
 
 _ALIGNMENT = 16  # floats: a cache line
@@ -45,7 +45,7 @@ class Packing:
     def __init__(self, layout: Layout) -> None:
         self.offsets: Mapping[str, int]
         offsets: dict[str, int] = {}
-        flattened = _flattened(layout.architecture)
+        seen = {wire.layer: (*wire.taps, wire.inputs) for wire in connections(layout)}
         places = np.empty(layout.size, dtype=np.int64)
         end = 0
         ends = []
@@ -53,7 +53,7 @@ class Packing:
             for spec in layout.tensors.values():
                 if _stage(spec) != wanted:
                     continue
-                inside, length = _places(spec, flattened.get(spec.layer))
+                inside, length = _places(spec, seen[spec.layer])
                 offsets[spec.name] = end
                 places[spec.offset : spec.stop] = end + inside
                 end += round_up(length, _ALIGNMENT)
@@ -79,25 +79,13 @@ def _stage(spec: TensorSpec) -> int:
     return 2 if spec.frozen or spec.is_statistic else 1
 
 
-def _flattened(architecture: Architecture) -> dict[str, tuple[int, int, int]]:
-    """Linear layers that read a flattened image, and the image's [H, W, C]."""
-    found: dict[str, tuple[int, int, int]] = {}
-    shape: tuple[int, ...] = ()
-    count = 0
-    for before, layer in zip(architecture.shapes(), architecture.layers, strict=False):
-        if isinstance(layer, Flatten):
-            shape = before
-        elif isinstance(layer, Linear):
-            count += 1
-            if len(shape) == 3:
-                height, width, channels = shape
-                found[f"fc{count}"] = (height, width, channels)
-            shape = ()
-    return found
+def _places(spec: TensorSpec, image: tuple[int, int, int]) -> tuple[Places, int]:
+    """Where a tensor's values lie in its packed form, and how long that is.
 
-
-def _places(spec: TensorSpec, image: tuple[int, int, int] | None) -> tuple[Places, int]:
-    """Where a tensor's values lie in its packed form, and how long that is."""
+    Args:
+        spec: the tensor.
+        image: [H, W, C] of the flattened image that its layer reads, if it is a linear one; of a vector 1, 1, C.
+    """
     if spec.kind != "weight":
         return np.arange(spec.size), round_up(spec.size, max(V, 4))
     if len(spec.shape) == 4:
@@ -106,10 +94,8 @@ def _places(spec: TensorSpec, image: tuple[int, int, int] | None) -> tuple[Place
         places = (((out // 4 * ins + channel) * size + row) * size + column) * 4 + out % 4
         return places.reshape(-1), round_up(outs, 4) * ins * size * size
     outs, ins = spec.shape
-    feature = np.arange(ins)
-    if image is not None:  # the flattened image stays as the kernels have it, [C, H, W]
-        height, width, channels = image
-        feature = np.arange(ins).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
+    height, width, channels = image  # which stays as the kernels have it, [C, H, W]
+    feature = np.arange(ins).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
     out = np.arange(outs)[:, None]
     allotted = round_up(ins, INPUTS)
     return ((out // V * allotted + feature) * V + out % V).reshape(-1), round_up(outs, V) * allotted
