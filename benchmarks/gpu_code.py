@@ -100,8 +100,10 @@ def recorded() -> Iterator[list[Launch]]:
         JITFunction.run = run
 
 
-def launches_of(architecture: Architecture, members: int, batch: int, dtype: torch.dtype) -> list[Launch]:
-    """What a step of a full pack launches. Tensors have shapes and no memory."""
+def step_without_memory(
+    architecture: Architecture, members: int, batch: int, dtype: torch.dtype, *, augment: bool
+) -> Step:
+    """The step of a full pack, of tensors that have shapes and no memory."""
     meta, images = torch.device("meta"), members * batch
     layout = ArenaLayout(Layout(architecture))
     arena = torch.zeros(members, layout.size, device=meta)
@@ -113,10 +115,15 @@ def launches_of(architecture: Architecture, members: int, batch: int, dtype: tor
     step = Step(
         Network(architecture, images, dtype, meta), images, layout=layout, arena=arena,
         gradient=torch.zeros_like(arena), state=torch.zeros(2, *arena.shape, device=meta),
-        tables=Tables(members, architecture.outputs, 1, meta), resident=resident, gelu=False,
-        augment="nws" in architecture.name,
+        tables=Tables(members, architecture.outputs, 1, meta), resident=resident, gelu=False, augment=augment,
     )  # fmt: skip
     step.lay([batch] * members)
+    return step
+
+
+def launches_of(architecture: Architecture, members: int, batch: int, dtype: torch.dtype) -> list[Launch]:
+    """What a step of a full pack launches."""
+    step = step_without_memory(architecture, members, batch, dtype, augment="nws" in architecture.name)
     with recorded() as launches:
         step._launch()
     return launches

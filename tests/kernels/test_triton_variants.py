@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from gpu_code import TYPES, step_without_memory
 
-from wse.engine.nets import Architecture, Layout
+from wse.engine.nets import Architecture
 from wse.engine.nets.families import FAMILIES
 from wse.engine.space import Space
-from wse.engine.train.cuda_layout import ArenaLayout
-from wse.engine.train.cuda_network import Network, Scene
-from wse.engine.train.cuda_step import Step
-from wse.engine.train.cuda_tables import Tables
 from wse.kernels.loss.triton import cross_entropy, tally
-from wse.kernels.packs import Pack
 from wse.kernels.triton_check import modules, variants_of
 
-META = torch.device("meta")
-POINTERS = {
-    torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.uint8: "*u8",
-    torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64",
-}  # fmt: skip
+MEMBERS, BATCH = 2, 3
 
 Form = tuple[str, int, frozenset[tuple[str, Any]], frozenset[tuple[str, str]]]
 
@@ -56,34 +48,17 @@ def architectures(preset: str) -> Iterator[Architecture]:
 
 def launch(architecture: Architecture, dtype: torch.dtype, *, augment: bool) -> None:
     """A training step and measurements of both kinds, of tensors that have no memory."""
-    members, batch = 2, 3
-    images, layout = members * batch, ArenaLayout(Layout(architecture))
-    arena = torch.zeros(members, layout.size, device=META)
-    tables = Tables(members, architecture.outputs, 1, META)
-    resident: Any = SimpleNamespace(
-        images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device=META),
-        labels=torch.zeros(9, dtype=torch.uint8, device=META),
-        table=torch.zeros(9, dtype=torch.int32, device=META),
-    )
-    network = Network(architecture, images, dtype, META)
-    step = Step(
-        network, images, layout=layout, arena=arena, gradient=torch.zeros_like(arena),
-        state=torch.zeros(2, *arena.shape, device=META), tables=tables, resident=resident, gelu=False,
-        augment=augment,
-    )  # fmt: skip
-    step.lay([batch] * members)
+    step = step_without_memory(architecture, MEMBERS, BATCH, dtype, augment=augment)
     step._launch()
-    pack = Pack(members=members, images=images, device=META)
+    network, pack, labels = step.network, step.pack, step._resident.labels
     for batch_statistics in (False, True):
-        scene = Scene(
-            pack=pack, weights=layout.views(arena), gradient={}, codes=tables.codes, addresses=tables.addresses,
-            levels=tables.levels, scales=tables.scales, drops=False, batch_statistics=batch_statistics, gelu=False,
-        )  # fmt: skip
-        network.forward(scene)
-    indices, answers = torch.zeros(2, images, dtype=torch.int32, device=META)
-    losses, sums = torch.zeros(images, device=META), torch.zeros(members, dtype=torch.float64, device=META)
-    counts = torch.zeros(members, architecture.outputs, dtype=torch.int32, device=META)
-    given = {"indices": indices, "labels": resident.labels, "losses": losses, "answers": answers}
+        network.forward(replace(step._scene, gradient={}, drops=False, batch_statistics=batch_statistics))
+    integers = {"dtype": torch.int32, "device": labels.device}
+    indices, answers = torch.zeros(2, MEMBERS * BATCH, **integers)
+    losses = torch.zeros(MEMBERS * BATCH, device=labels.device)
+    sums = torch.zeros(MEMBERS, dtype=torch.float64, device=labels.device)
+    counts = torch.zeros(MEMBERS, architecture.outputs, **integers)
+    given = {"indices": indices, "labels": labels, "losses": losses, "answers": answers}
     cross_entropy(network.logits, pack, **given, outputs=architecture.outputs, gradient=None)
     tally(sums, counts[:, 0].contiguous(), counts, pack, **given)
 
@@ -98,7 +73,7 @@ def test_the_forms_are_those_that_the_presets_launch(monkeypatch: pytest.MonkeyP
         named = dict(zip(self.arg_names, arguments, strict=False)) | options
         constants = frozenset((name, named[name]) for name in self.constexprs if name in named)
         pointers = frozenset(
-            (name, POINTERS[value.dtype]) for name, value in named.items() if isinstance(value, torch.Tensor)
+            (name, TYPES[value.dtype]) for name, value in named.items() if isinstance(value, torch.Tensor)
         )
         launched.add((self.fn.__name__, options.get("num_warps", 4), constants, pointers))
 
