@@ -20,9 +20,10 @@ from wse.kernels.simd import V
 
 from ..nets import Architecture, BatchNorm, Layout
 from ..space import Member
+from .arrangement import round_up
 from .backend import Context, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
 from .cpu_compile import Compilation
-from .cpu_layout import Packing, round_up
+from .cpu_layout import Packing
 from .cpu_program import Program
 from .cpu_shuffle import epoch_indices
 from .cpu_step import Bound, Learning, Scene, run_batches

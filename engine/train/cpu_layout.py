@@ -1,8 +1,7 @@
 """The order in which the CPU backend keeps a network's weights: what its kernels read, as one flat vector.
 
 Convolutions lie as [out/4][in][rows][columns][4], linear layers as [out/V][in][V], both padded with zeros that
-stay zero. Weights come first, then what else is trained, then what is not: frozen biases and moving statistics.
-So l2 and weight decay take a prefix of the vector, and the optimizer a longer one, each in a single loop.
+stay zero. They lie in stages (``arrangement.py``): l2, weight decay and the optimizer are a single loop each.
 """
 
 from __future__ import annotations
@@ -16,17 +15,13 @@ from wse.kernels.linear.cpu import INPUTS
 from wse.kernels.simd import V
 
 from ..nets import Layout, TensorSpec, connections
+from .arrangement import round_up, stages
 from .backend import Weights
 
 _ALIGNMENT = 16  # floats: a cache line
 _SLACK = 64  # floats after the weights that a gradient kernel rewrites as they are
 
 Places = npt.NDArray[np.int64]
-
-
-def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not smaller."""
-    return -(-value // multiple) * multiple
 
 
 class Packing:
@@ -49,16 +44,14 @@ class Packing:
         places = np.empty(layout.size, dtype=np.int64)
         end = 0
         ends = []
-        for wanted in range(3):
-            for spec in layout.tensors.values():
-                if _stage(spec) != wanted:
-                    continue
+        for specs in stages(layout):
+            for spec in specs:
                 inside, length = _places(spec, seen[spec.layer])
                 offsets[spec.name] = end
                 places[spec.offset : spec.stop] = end + inside
                 end += round_up(length, _ALIGNMENT)
             ends.append(end)
-            if wanted == 0:
+            if len(ends) == 1:
                 end += _SLACK
         self.offsets, self._places = offsets, places
         self.weights, self.trained, self.size = ends[0], ends[1], round_up(ends[2] + _SLACK, _ALIGNMENT)
@@ -71,12 +64,6 @@ class Packing:
     def unpack(self, packed: Weights) -> Weights:
         """A packed vector [size] in layout order, float32 [D]."""
         return packed[self._places]
-
-
-def _stage(spec: TensorSpec) -> int:
-    if spec.kind == "weight":
-        return 0
-    return 2 if spec.frozen or spec.is_statistic else 1
 
 
 def _places(spec: TensorSpec, image: tuple[int, int, int]) -> tuple[Places, int]:

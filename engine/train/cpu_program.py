@@ -28,7 +28,8 @@ from ..nets import (
     Linear,
     MaxPool,
 )
-from .cpu_layout import Packing, round_up
+from .arrangement import round_up
+from .cpu_layout import Packing
 from .cpu_operations import (
     AveragePoolStep,
     ConvolutionStep,

@@ -1,9 +1,7 @@
 """The order in which the CUDA backend keeps a network's weights: what its kernels read, as one row of an arena.
 
 Convolutions lie as [rows][columns][in][out], linear layers as [in][out]. Images' channels and the outputs of
-linear layers are padded with zeros that stay zero. Weights come first, then what else is trained, then what is
-not: frozen biases and moving statistics. So l2 and weight decay take a prefix of a row, the optimizer a longer
-one.
+linear layers are padded with zeros that stay zero. They lie in stages (``arrangement.py``).
 """
 
 from __future__ import annotations
@@ -16,15 +14,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..nets import Layout, TensorSpec
+from .arrangement import round_up as round_up
+from .arrangement import stages
 
 ALIGNMENT = 16  # values: vectors of 64 bytes can be read wherever a tensor or a member begins
 INPUT_CHANNELS = 4  # of images, whether they have one or three
 FEATURES = 8  # features are stored in multiples of this many
-
-
-def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not smaller."""
-    return -(-value // multiple) * multiple
 
 
 class ArenaLayout:
@@ -44,13 +39,12 @@ class ArenaLayout:
         self._stored: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.places = np.empty(layout.size, dtype=np.int64)
         ends, end = [], 0
-        for stage in range(3):
-            for spec in layout.tensors.values():
-                if _stage(spec) == stage:
-                    shape, inside = _stored(spec)
-                    self._stored[spec.name] = end, shape
-                    self.places[spec.offset : spec.stop] = end + inside
-                    end += round_up(math.prod(shape), ALIGNMENT)
+        for specs in stages(layout):
+            for spec in specs:
+                shape, inside = _stored(spec)
+                self._stored[spec.name] = end, shape
+                self.places[spec.offset : spec.stop] = end + inside
+                end += round_up(math.prod(shape), ALIGNMENT)
             ends.append(end)
         self.weights, self.trained, self.size = ends
 
@@ -60,12 +54,6 @@ class ArenaLayout:
             name: arena[:, offset : offset + math.prod(shape)].view(len(arena), *shape)
             for name, (offset, shape) in self._stored.items()
         }
-
-
-def _stage(spec: TensorSpec) -> int:
-    if spec.kind == "weight":
-        return 0
-    return 2 if spec.frozen or spec.is_statistic else 1
 
 
 def _stored(spec: TensorSpec) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:
