@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -22,6 +21,7 @@ from wse.engine.space import Space
 from wse.engine.train import Executor, Options, Run
 from wse.engine.zoo import Zoo
 
+from ...zoos import events
 from ..train.test_run import identity
 
 # Long enough that workers can be stopped or killed before a member ends.
@@ -44,11 +44,6 @@ def on_store(run: Run, act) -> list[int]:
 
     run._store = store_and_act  # type: ignore[method-assign]
     return stored
-
-
-def events(folder: Path, name: str) -> list[dict]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def wait_until(happens, seconds: float = 60.0) -> None:

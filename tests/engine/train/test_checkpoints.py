@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from wse.engine.train.schedule import SnapshotKeeper, StoppingCounters
 from wse.engine.zoo import Zoo
 from wse.kernels.optim import STATE_SLOTS
 
+from ...zoos import events
 from .test_cuda_run import small_run
 from .test_run import identity
 
@@ -63,11 +63,6 @@ def stop_at(run: Run, question: int) -> None:
         return run.is_stopping
 
     run.context = dataclasses.replace(run.context, should_stop=should_stop)
-
-
-def events(folder: Path, name: str) -> list[dict]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def in_sittings(space, folder: Path, question: int, **options) -> None:

@@ -16,6 +16,7 @@ from wse.engine.train import Run, plan_repair, repair, trainer
 from wse.engine.zoo import Lock, Zoo, find_problems
 from wse.engine.zoo.format import write_manifest
 
+from ...zoos import flip_bit
 from .conftest import make
 
 SHARD = "shards"
@@ -42,12 +43,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def flip(path: Path, position: int = -3) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 4
-    path.write_bytes(content)
-
-
 def shards(folder: Path) -> list[Path]:
     return sorted((folder / SHARD).iterdir())
 
@@ -58,18 +53,18 @@ def mend(folder: Path, **options) -> bool:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "a bit of a shard": lambda zoo: flip(shards(zoo)[0]),
-    "a header": lambda zoo: flip(shards(zoo)[1], 20),
+    "a bit of a shard": lambda zoo: flip_bit(shards(zoo)[0]),
+    "a header": lambda zoo: flip_bit(shards(zoo)[1], 20),
     "a shard is cut": lambda zoo: shards(zoo)[0].write_bytes(b"short"),
     "a shard is missing": lambda zoo: shards(zoo)[-1].unlink(),
     "all shards are missing": lambda zoo: shutil.rmtree(zoo / SHARD),
-    "members": lambda zoo: flip(zoo / "members.parquet"),
+    "members": lambda zoo: flip_bit(zoo / "members.parquet"),
     "snapshots": lambda zoo: (zoo / "snapshots.parquet").unlink(),
     "leftovers": lambda zoo: ((zoo / "journal").mkdir(), (zoo / ".zoo.json.00ff00ff.tmp").write_text("x")),
     "all": lambda zoo: (
         shutil.rmtree(zoo / SHARD),
-        flip(zoo / "members.parquet"),
-        flip(zoo / "snapshots.parquet"),
+        flip_bit(zoo / "members.parquet"),
+        flip_bit(zoo / "snapshots.parquet"),
     ),
 }
 
@@ -91,7 +86,7 @@ def test_a_mended_zoo_is_the_same_zoo(damage: Callable[[Path], None], whole: Pat
 def test_zoos_of_every_kind(changes: dict[str, object], tiny_space, tmp_path: Path) -> None:
     folder = make(tiny_space("small-cnn"), tmp_path / "zoo", models=3, **changes).folder
     before = contents(folder)
-    flip(shards(folder)[0])
+    flip_bit(shards(folder)[0])
     (folder / "members.parquet").unlink()
     if changes.get("dtype") is None:
         (folder / "snapshots.parquet").unlink()
@@ -113,7 +108,7 @@ def test_a_member_that_diverged(tiny_space, tmp_path: Path) -> None:
 
 def test_only_what_is_damaged_is_trained_and_written(zoo: Path) -> None:
     damaged, *others = shards(zoo)
-    flip(damaged)
+    flip_bit(damaged)
     before = {path: path.stat().st_mtime_ns for path in (*others, *zoo.glob("*.parquet"), zoo / "zoo.json")}
     trained = []
 
@@ -172,8 +167,8 @@ def test_killed_at_every_step(whole: Path, zoo: Path, tmp_path: Path) -> None:
     """A killed repair leaves the zoo as readable as it was, and the next one ends it."""
     expected = contents(whole)
     for path in shards(zoo)[:2]:
-        flip(path)
-    flip(zoo / "snapshots.parquet")
+        flip_bit(path)
+    flip_bit(zoo / "snapshots.parquet")
     before = readable(zoo)
     assert "members" in before
     assert "snapshots" not in before
@@ -195,7 +190,7 @@ def test_killed_at_every_step(whole: Path, zoo: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_repair_goes_on(whole: Path, zoo: Path) -> None:
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     before = contents(zoo)
 
     def stop_soon(run: Run) -> bool:
@@ -212,7 +207,7 @@ def test_an_interrupted_repair_goes_on(whole: Path, zoo: Path) -> None:
 
 
 def test_two_repairs_at_once(zoo: Path) -> None:
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     lock = Lock(zoo)
     with pytest.raises(UsageError, match="is being written by process"):
         mend(zoo)
@@ -222,7 +217,7 @@ def test_two_repairs_at_once(zoo: Path) -> None:
 
 def test_other_bits_are_never_put_in_place(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that computes otherwise."""
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     before = contents(zoo)
     real = trainer.initial_weights
     monkeypatch.setattr(trainer, "initial_weights", lambda *a, **k: np.nextafter(real(*a, **k), np.float32(9)))
@@ -273,7 +268,7 @@ def test_what_cannot_be_trained_again(zoo: Path, changes: dict[str, str], told: 
     if told is None:
         assert "before the weights were rounded" in beyond(zoo)["snapshots.parquet"]
         return
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     assert told in beyond(zoo)[shards(zoo)[0].name]
     assert told in beyond(zoo)["snapshots.parquet"]
 

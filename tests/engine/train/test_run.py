@@ -20,6 +20,8 @@ from wse.engine.train import Options, Run
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import Zoo
 
+from ...zoos import events
+
 BASE = {"threads": 1, "seed": 7, "device": "reference"}
 
 
@@ -150,10 +152,10 @@ def test_a_stopped_run_resumes_to_the_same_zoo(after: int, alone: Path, tiny_spa
     assert resumed.progress().members == 6
     assert len(resumed.progress().accuracies) == 6 - run.progress().members
     assert identity(folder) == identity(alone)
-    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert events.count("start") == 2
-    assert events.count("member") == 6
-    assert events[-1] == "end"
+    told = [event["event"] for event in events(folder)]
+    assert told.count("start") == 2
+    assert told.count("member") == 6
+    assert told[-1] == "end"
 
 
 def test_resuming_a_complete_zoo_changes_nothing(alone: Path, tiny_space) -> None:

@@ -31,7 +31,8 @@ from wse.engine.zoo.format import write_manifest
 from wse.engine.zoo.lock import Lock
 from wse.engine.zoo.tables import write_table
 
-from .conftest import LAYOUTS, TIMING, Maker, contents, flip_bit, member_result
+from ...zoos import TIMING, flip_bit
+from .conftest import LAYOUTS, Maker, contents, member_result
 
 MOVED = {"id", "shard", "row"}
 

@@ -15,7 +15,8 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import forward_macs, training_flops
 from wse.engine.zoo import Cost, ImageSetEntry, Timing, Zoo, ZooWriter, remove_zoo
 
-from .conftest import LAYOUTS, TIMING, Maker, contents, flip_bit, member_result
+from ...zoos import TIMING, flip_bit
+from .conftest import LAYOUTS, Maker, contents, member_result
 
 
 class Killed(BaseException):

@@ -25,7 +25,7 @@ from wse.kernels.batchnorm.triton_gradient import normalise_gradient
 from wse.kernels.packs import Pack
 from wse.kernels.philox.triton_dropout import Keep, keep_layout
 
-from ..conftest import ROUNDED
+from ..conftest import ROUNDED, off
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN and infinity in the interpreter's numpy
 
@@ -202,11 +202,6 @@ def moments_of(y_RHWC: Tensor, pack: Pack, *, copies: int) -> Moments:
         parts[: len(lines), 1, at] = mean
         parts[: len(lines), 2, at] = ((values - mean[:, None]) ** 2).sum(1)
     return Moments(parts=parts, first=tiles.first, copies=copies)
-
-
-def off(made: Tensor, expected: Tensor) -> float:
-    """The largest error, in the largest value."""
-    return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
