@@ -215,8 +215,7 @@ def test_the_same_seed_with_other_set_ups_is_welcome(
     writer = maker.having(seed=7).create(tmp_path / "two")
     for member in range(8):
         result = member_result(member)
-        config = {**result.config, "learning_rate": 0.5}
-        writer.add(type(result)(**{**{f: getattr(result, f) for f in result.__slots__}, "config": config}))
+        writer.add(msgspec.structs.replace(result, config={**result.config, "learning_rate": 0.5}))
     assert len(merged([one, Zoo.open(writer.finish(TIMING))], tmp_path / "whole")) == 16
 
 
