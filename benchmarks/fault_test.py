@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from faults import KINDS, Faults, Kind, Outcome, failing, outcome
+from zoo_content import but_times, content
 
 from wse.engine.space import Space
 from wse.engine.train import Options, Run, plan_repair, repair
@@ -55,18 +56,6 @@ def spoil(folder: Path) -> None:
     (folder / "snapshots.parquet").write_bytes(b"")
 
 
-def content(folder: Path, *, but_times: bool) -> dict[str, object]:
-    """Everything in a zoo, without times or without the log alone."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
-    found: dict[str, object] = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    if but_times:
-        zoo = Zoo.open(folder)
-        found["problems"] = zoo.verify()
-        found["zoo.json"] = zoo.manifest.shards, zoo.manifest.counts, zoo.manifest.cost
-        found["members.parquet"] = zoo.members.drop_columns(["seconds"]).to_pylist()
-    return found
-
-
 def trials(base: Path, of: str, device: str, step: int, kinds: tuple[Kind, ...] = KINDS) -> list[Outcome]:
     """Let calls of generating or repairing a zoo fail, one in each trial.
 
@@ -80,7 +69,8 @@ def trials(base: Path, of: str, device: str, step: int, kinds: tuple[Kind, ...] 
     undisturbed = base / "undisturbed"
     generate(undisturbed, device)
     is_repair = of == "repair"
-    expected = content(undisturbed, but_times=not is_repair)
+    seen = content if is_repair else but_times
+    expected = seen(undisturbed)
 
     def begun(name: str) -> Path:
         folder = base / name
@@ -94,7 +84,7 @@ def trials(base: Path, of: str, device: str, step: int, kinds: tuple[Kind, ...] 
         mend(folder) if is_repair else generate(folder, device)
 
     def same(folder: Path) -> bool:
-        return content(folder, but_times=not is_repair) == expected
+        return seen(folder) == expected
 
     counted = Faults(folder=begun("counted"))
     with failing(counted):
