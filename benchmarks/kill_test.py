@@ -21,6 +21,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from zoo_content import but_times, content
+
 from wse.engine.zoo import Zoo
 
 SPACE = [
@@ -46,19 +48,6 @@ def events(folder: Path) -> Counter[str]:
     return Counter(json.loads(line)["event"] for line in lines)
 
 
-def content(folder: Path) -> dict[str, object]:
-    """Everything in a zoo but times."""
-    zoo = Zoo.open(folder)
-    problems = zoo.verify()
-    if problems:
-        raise SystemExit("\n".join(problems))
-    return {
-        "members": zoo.members.drop_columns(["seconds"]).to_pylist(),
-        "snapshots": (folder / "snapshots.parquet").read_bytes(),
-        **{path.name: path.read_bytes() for path in (folder / "shards").iterdir()},
-    }
-
-
 def kill_once(folder: Path, device: str, models: int, draw: random.Random) -> str:
     """Train until a random moment; what the kill met."""
     sittings = events(folder)["start"]
@@ -76,15 +65,9 @@ def kill_once(folder: Path, device: str, models: int, draw: random.Random) -> st
     return "inside a write" if inside else "between writes"
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a zoo but its log."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def kill_repairs(folder: Path, kills: int, draw: random.Random) -> tuple[int, int]:
     """Damage a zoo and kill its repair until one comes to its end, over and over; kills, and zoos that differ."""
-    whole, killed, different = files(folder), 0, 0
+    whole, killed, different = content(folder), 0, 0
     while killed < kills:
         shard = min((folder / "shards").iterdir())
         shard.write_bytes(shard.read_bytes()[: draw.randrange(1, shard.stat().st_size)])
@@ -103,7 +86,7 @@ def kill_repairs(folder: Path, kills: int, draw: random.Random) -> tuple[int, in
                 raise SystemExit(f"the repair failed with exit code {code}")
             if Zoo.open(folder).members.num_rows != len(Zoo.open(folder)):
                 raise SystemExit("members cannot be read any more")
-        different += files(folder) != whole
+        different += content(folder) != whole
     return killed, different
 
 
@@ -123,7 +106,7 @@ def main() -> None:
         undisturbed = Path(name) / "undisturbed"
         if start(undisturbed, options.device, options.models).wait():
             raise SystemExit("the undisturbed run failed")
-        expected = content(undisturbed)
+        expected = but_times(undisturbed)
         kills = 0
         while kills < options.kills:
             folder = Path(name) / f"zoo-{zoos}"
@@ -136,7 +119,7 @@ def main() -> None:
             if not complete and start(folder, options.device, options.models).wait():
                 raise SystemExit("the last run failed")
             zoos += 1
-            different += content(folder) != expected
+            different += but_times(folder) != expected
             found += events(folder)
         killed, unmended = kill_repairs(undisturbed, options.repairs, draw)
     print(f"{kills} kills: {met['inside a write']} inside a write, {met['between writes']} between writes")

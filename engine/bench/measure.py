@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from .results import Entry, Report, Result
 from .sites import Gauge, Gpu, Processor, Site
 from .workload import Workload, WorkloadSpec
 
-_PROBE_SHARE = 0.25  # of a contender's seconds
+PROBE_SHARE = 0.25  # of a contender's seconds
 _SOFTWARE = ("wse", "torch", "numpy", "numba")
 
 Tell = Callable[[str], None]
@@ -126,12 +126,10 @@ def _measure(
             del racing[name]
     rates: dict[str, list[Rate]] = {name: [] for name in racing}
     machine: dict[str, list[float]] = {name: [] for name in gauges}
-    for turn in range(options.rounds):
-        tell(f"{spec.name}: round {turn + 1} of {options.rounds}")
+    for turns in rounds(racing, options.rounds, spec.name, tell):
         for name, gauge in gauges.items():
-            machine[name].append(gauge.measure(options.seconds * _PROBE_SHARE))
-        # Back and forth, so that none always follows the same one.
-        for name in list(racing)[:: 1 if turn % 2 == 0 else -1]:
+            machine[name].append(gauge.measure(options.seconds * PROBE_SHARE))
+        for name in turns:
             rates[name].append(racing[name].measure(options.seconds))
     for name, crew in racing.items():
         entries[name] = replace(
@@ -145,6 +143,20 @@ def _measure(
         entries=tuple(_timed(entry, rates.get(name, [])) for name, entry in entries.items()),
         machine=options.site.machine(machine),
     )
+
+
+def rounds(names: Iterable[str], count: int, workload: str, tell: Tell) -> Iterator[list[str]]:
+    """The order of contenders in each round: back and forth, so that none always follows the same one.
+
+    Args:
+        names: of the contenders.
+        count: how many rounds.
+        workload: its name.
+        tell: is given a line a round.
+    """
+    for number in range(count):
+        tell(f"{workload}: round {number + 1} of {count}")
+        yield list(names)[:: -1 if number % 2 else 1]
 
 
 def _check(entrant: Contender, crew: Crew | None, workload: Workload, judge: Judge) -> Entry:

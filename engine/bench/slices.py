@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +20,10 @@ from ..errors import UsageError
 from ..machine import cores
 from ..nets import FAMILIES, Layout
 from ..zoo.format import SHARD_FOLDER
-from .measure import provenance
+from .measure import PROBE_SHARE, Tell, provenance, rounds
 from .random_zoo import make_random_zoo
 from .results import Status
 from .slicers import SLICERS, Kind, Loader, Slicer, Task
-
-Tell = Callable[[str], None]
 
 # Float32 rounds a mean, a deviation, a difference and a quotient: 2e-6 at values up to 5 was seen. A slice at
 # another place is off by 1.
@@ -33,7 +31,6 @@ _BOUND = 1e-5
 _CHECKED = 32  # slices
 _SNAPSHOTS = 20
 _VALUE_BYTES = 8  # of a value: four are read, four are written
-_PROBE_SHARE = 0.25  # of a contender's seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +251,9 @@ def _measure(
         _passes(slicer_ready, 0.0)  # warm-up
     rates: dict[str, list[float]] = {name: [] for name in ready}
     copied = []
-    for turn in range(options.rounds):
-        tell(f"{workload}: round {turn + 1} of {options.rounds}")
-        copied.append(probe.measure(options.seconds * _PROBE_SHARE))
-        # Back and forth, so that none always follows the same one.
-        for name in list(ready)[:: 1 if turn % 2 == 0 else -1]:
+    for turns in rounds(ready, options.rounds, workload, tell):
+        copied.append(probe.measure(options.seconds * PROBE_SHARE))
+        for name in turns:
             rates[name].append(_passes(ready[name], options.seconds))
     return SliceResult(
         workload=workload,

@@ -55,28 +55,32 @@ class Statistics:
         return self.values[:, [name.startswith(layer + ".") for name in self.names]]
 
 
-def part_statistics(items: Items, part: str = "all", *, statistics: bool = False) -> Statistics:
+def part_statistics(
+    items: Items, part: str = "all", *, statistics: bool = False, matrices: bool = True
+) -> Statistics:
     """Statistics of every tensor of a part, each by itself.
 
     Args:
         items: whose weights, of any architectures; N of them.
         part: see ``Layout.part``.
         statistics: whether moving averages of batch normalisation are among the tensors.
+        matrices: whether there are statistics of weights as matrices, which take longest.
 
     Raises:
         UsageError: an architecture has no such part, or nothing of it is left without moving averages.
         WseError: a shard is missing or damaged.
     """
     tensors = {name: _tensors(items.zoo.layout(name), part, statistics=statistics) for name in items.architectures}
-    names = tuple(dict.fromkeys(name for specs in tensors.values() for spec in specs for name in _names(spec)))
+    named = {spec.name: _names(spec, matrices) for specs in tensors.values() for spec in specs}
+    names = tuple(name for names in named.values() for name in names)
     place = {name: index for index, name in enumerate(names)}
     values = np.full((len(items), len(names)), np.nan)
     for code, architecture in enumerate(items.architectures):
         specs = tensors[architecture]
-        columns = np.array([place[name] for spec in specs for name in _names(spec)])
+        columns = np.array([place[name] for spec in specs for name in named[spec.name]])
         for rows in _blocks(np.flatnonzero(items.architecture == code), specs[-1].stop - specs[0].offset):
             weights = np.stack([items.weights(row, specs[0].offset, specs[-1].stop) for row in rows.tolist()])
-            found = [_of_tensor(weights, spec, specs[0].offset) for spec in specs]
+            found = [_of_tensor(weights, spec, specs[0].offset, matrices) for spec in specs]
             values[np.ix_(rows, columns)] = np.concatenate(found, axis=1)
     return Statistics(names=names, values=values)
 
@@ -153,16 +157,16 @@ def _tensors(layout: Layout, part: str, *, statistics: bool) -> list[TensorSpec]
     return kept
 
 
-def _names(spec: TensorSpec) -> list[str]:
-    kinds = OF_VALUES + (OF_MATRICES if spec.kind == "weight" else ())
+def _names(spec: TensorSpec, matrices: bool) -> list[str]:
+    kinds = OF_VALUES + (OF_MATRICES if matrices and spec.kind == "weight" else ())
     return [f"{spec.name}.{kind}" for kind in kinds]
 
 
-def _of_tensor(weights: Float32, spec: TensorSpec, first: int) -> Float64:
+def _of_tensor(weights: Float32, spec: TensorSpec, first: int, matrices: bool) -> Float64:
     """[n, values of a part that starts at ``first``] -> [n, statistics of one tensor]."""
     values = weights[:, spec.offset - first : spec.stop - first]
     found = value_statistics(values)
-    if spec.kind != "weight":
+    if spec.kind != "weight" or not matrices:
         return found
     return np.hstack([found, matrix_statistics(values.reshape(len(values), spec.shape[0], -1))])
 

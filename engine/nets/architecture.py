@@ -127,6 +127,21 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise UsageError(f"architecture {self.name}, layer {index + 1}: {error}") from None
         return shapes
 
+    def owners(self) -> tuple[str, ...]:
+        """For each layer, the name of the last one with weights, itself if it has any: conv1, conv1, ..., fc1.
+
+        Convolutions are numbered by themselves, and so are linear layers. Before the first of them it is empty.
+        """
+        counts = {"conv": 0, "fc": 0}
+        names, name = [], ""
+        for layer in self.layers:
+            if isinstance(layer, (Conv, Linear)):
+                kind = "conv" if isinstance(layer, Conv) else "fc"
+                counts[kind] += 1
+                name = f"{kind}{counts[kind]}"
+            names.append(name)
+        return tuple(names)
+
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after one axis for TensorFlow's "same": the output has ceil(size / stride) places."""

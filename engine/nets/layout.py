@@ -147,9 +147,7 @@ def _kind_of_layer(layer: str) -> str:
 
 def _tensors(architecture: Architecture) -> Iterator[TensorSpec]:
     offset = 0
-    counts = {"conv": 0, "fc": 0}
-    owner = ""
-    shapes = architecture.shapes()
+    shapes, owners = architecture.shapes(), architecture.owners()
 
     def spec(kind: Kind, shape: tuple[int, ...], prefix: str = "", frozen: bool = False) -> TensorSpec:
         nonlocal offset
@@ -160,16 +158,12 @@ def _tensors(architecture: Architecture) -> Iterator[TensorSpec]:
         return made
 
     for index, layer in enumerate(architecture.layers):
-        fan_in = shapes[index][-1]  # channels of an image, length of a vector
+        owner, fan_in = owners[index], shapes[index][-1]  # channels of an image, length of a vector
         match layer:
             case Conv():
-                counts["conv"] += 1
-                owner = f"conv{counts['conv']}"
                 yield spec("weight", (layer.channels, fan_in, layer.kernel, layer.kernel))
                 yield spec("bias", (layer.channels,), frozen=_norm_follows(architecture, index))
             case Linear():
-                counts["fc"] += 1
-                owner = f"fc{counts['fc']}"
                 yield spec("weight", (layer.features, fan_in))
                 yield spec("bias", (layer.features,), frozen=_norm_follows(architecture, index))
             case BatchNorm():

@@ -65,25 +65,22 @@ class Network(nn.Module):
         return values
 
     def _build(self) -> None:
-        shapes = self.architecture.shapes()
-        counts = {"conv": 0, "fc": 0, "dropout": 0}
+        layers, shapes, owners = self.architecture.layers, self.architecture.shapes(), self.architecture.owners()
+        drops = 0
         owner: nn.Module = self
-        for shape, layer in zip(shapes, self.architecture.layers, strict=False):
+        for layer, shape, name in zip(layers, shapes, owners, strict=False):
             match layer:
                 case Conv() | Linear():
-                    kind = "conv" if isinstance(layer, Conv) else "fc"
-                    counts[kind] += 1
                     owner = _Convolution(layer, shape) if isinstance(layer, Conv) else _linear(layer, shape)
-                    self.add_module(f"{kind}{counts[kind]}", owner)
+                    self.add_module(name, owner)
                     self._add(layer, owner)
                 case BatchNorm():
                     norm = _BatchNorm(shape[-1])
                     owner.add_module("bn", norm)
                     self._add(layer, norm)
                 case Dropout():
-                    index = counts["dropout"]
-                    counts["dropout"] += 1
-                    self._add(layer, partial(self._drop, index))
+                    self._add(layer, partial(self._drop, drops))
+                    drops += 1
                 case _:
                     self._add(layer, self._function(layer))
 

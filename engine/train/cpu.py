@@ -6,6 +6,7 @@ import mmap
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +18,16 @@ from wse.kernels.simd import V
 
 from ..nets import Architecture, BatchNorm, Layout
 from ..space import Member
-from .backend import (
-    Context,
-    EpochEnd,
-    Evaluation,
-    EvaluationRequest,
-    Interrupted,
-    RowState,
-    Weights,
-    tell_user,
-)
+from .arrangement import round_up
+from .backend import Context, Evaluation, EvaluationRequest, Interrupted, RowState, Weights, tell_user
 from .cpu_compile import Compilation
-from .cpu_layout import Packing, round_up
+from .cpu_layout import Packing
 from .cpu_program import Program
 from .cpu_shuffle import epoch_indices
 from .cpu_step import Bound, Learning, Scene, run_batches
-from .schedule import learning_rate, steps_per_epoch
+from .row import Row
 from .split import EVALUATION_EPOCHS, Indices, Part, Split
+from .turns import Turns
 
 EVALUATION_BATCH = 64
 SLICE = 16  # samples that go through a network together where they may: few, to stay in cache
@@ -77,7 +71,7 @@ class CpuBackend:
         return CpuPack(architecture, rows, context)
 
 
-class CpuPack:
+class CpuPack(Turns["_Training"]):
     """Members of one architecture that take turns, an epoch each.
 
     Args:
@@ -87,65 +81,21 @@ class CpuPack:
     """
 
     def __init__(self, architecture: Architecture, rows: int, context: Context) -> None:
-        self._layout = Layout(architecture)
-        self._packing = Packing(self._layout)
         self._context = context
-        self._desk = _Desk(self._layout, self._packing)
-        self._rows: list[_Training | None] = [None] * rows
-        self._turn = 0
-
-    def place(self, row: int, member: Member, weights: Weights) -> None:
-        """Put a member at the start of its training into a free row."""
-        self._rows[row] = _Training(self._packing, self._context, member, weights)
-
-    def state(self, row: int) -> RowState:
-        """Where the member of a row is."""
-        return self._training(row).state()
-
-    def restore(self, row: int, member: Member, state: RowState) -> None:
-        """Put a member into a free row where it was when ``state`` was taken."""
-        training = _Training(self._packing, self._context, member, state.weights)
-        training.restore(state)
-        self._rows[row] = training
-
-    def release(self, row: int) -> None:
-        """Free a row."""
-        self._rows[row] = None
-
-    def weights(self, row: int) -> Weights:
-        """A copy of a row's weights in the layout's order, float32 [D]."""
-        return self._packing.unpack(self._training(row).weights)
-
-    def advance(self) -> list[EpochEnd]:
-        """Train the next row for one epoch."""
-        taken = [row for row, training in enumerate(self._rows) if training is not None]
-        row = next((row for row in taken if row >= self._turn), taken[0])
-        self._turn = row + 1
-        training = self._training(row)
-        images, loss = training.train_epoch(self._desk)
-        finite = bool(np.isfinite(loss)) and bool(np.isfinite(self.weights(row)).all())
-        return [EpochEnd(row=row, steps=training.steps, images=images, loss=loss, finite=finite)]
+        self._desk = _Desk(Layout(architecture))
+        super().__init__(rows, partial(_Training, self._desk, context))
 
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, one request after the other."""
         return [_evaluate(self._desk, self._context, request) for request in requests]
 
-    def close(self) -> None:
-        """Nothing."""
-
-    def _training(self, row: int) -> _Training:
-        training = self._rows[row]
-        if training is None:
-            raise ValueError(f"row {row} holds no member")
-        return training
-
 
 class _Desk:
     """Where a pack works: the programs it has needed so far, and one scratch memory for all of them."""
 
-    def __init__(self, layout: Layout, packing: Packing) -> None:
-        self.layout, self.packing = layout, packing
-        self.gradient = aligned(packing.size)
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.packing = layout, Packing(layout)
+        self.gradient = aligned(self.packing.size)
         self.pace = _Pace()
         self._scratch = workspace(0)
         self._programs: dict[tuple[int, bool], Program] = {}
@@ -193,37 +143,31 @@ class _Pace:
 class _Training:
     """One member in training, its weights in the order of the kernels."""
 
-    def __init__(
-        self, packing: Packing, context: Context, member: Member, weights: npt.NDArray[np.floating]
-    ) -> None:
-        setup, form = member.setup, context.settings.optimizer_form
-        self._packing, self._member, self._context = packing, member, context
+    def __init__(self, desk: _Desk, context: Context, member: Member, weights: npt.NDArray[np.floating]) -> None:
+        setup, form, packing = member.setup, context.settings.optimizer_form, desk.packing
+        self._desk, self._packing, self._context = desk, packing, context
         self._split = context.splits[setup.dataset]
+        self.row = Row.of(member, self._split)
         self.weights = aligned(packing.size)
         packing.pack(weights, self.weights)
         self._state = np.zeros((STATE_SLOTS[setup.optimizer], packing.trained), dtype=np.float32)
         if setup.optimizer == "rmsprop":
             self._state[:] = CONSTANTS[form].rmsprop_start
         self._decays = np.array([[0, packing.weights]], dtype=np.int64)
-        images = self._split.epoch_size(member, limit=setup.images_per_epoch)
-        self.steps = steps_per_epoch(images, setup.batch_size)
-        self._epoch, self._done = 1, 0  # steps of this epoch
-        self._losses = np.empty(self.steps, dtype=np.float64)  # of those
+
+    def copy(self) -> Weights:
+        """Its weights in the layout's order, float32 [D]."""
+        return self._packing.unpack(self.weights)
 
     def state(self) -> RowState:
         """A copy of all that changes."""
-        weights = self._packing.unpack(self.weights)
+        weights = self.copy()
         optimizer = np.empty((len(self._state), len(weights)), dtype=np.float32)
         packed = np.zeros(self._packing.size, dtype=np.float32)
         for slot, values in zip(self._state, optimizer, strict=True):
             packed[: self._packing.trained] = slot
             values[:] = self._packing.unpack(packed)
-        return RowState(
-            weights=weights,
-            optimizer=optimizer,
-            epoch=self._epoch,
-            losses=self._losses[: self._done].copy(),
-        )
+        return self.row.state(weights, optimizer)
 
     def restore(self, state: RowState) -> None:
         """Go on from there; the weights have been set."""
@@ -231,46 +175,31 @@ class _Training:
         for slot, values in zip(self._state, state.optimizer, strict=True):
             self._packing.pack(values, packed)
             slot[:] = packed[: self._packing.trained]
-        self._epoch, self._done = state.epoch, len(state.losses)
-        self._losses[: self._done] = state.losses
+        self.row.go_on(state.epoch, state.losses)
 
-    def train_epoch(self, desk: _Desk) -> tuple[int, float]:
-        """To the end of the epoch; (images trained on, mean loss). It ends early at a loss that is not finite."""
-        setup = self._member.setup
-        indices = epoch_indices(self._split, self._member, self._epoch, limit=setup.images_per_epoch)
-        indices = indices[: self.steps * setup.batch_size]
+    def train_epoch(self) -> None:
+        """To the end of the epoch, or to a loss that is not finite."""
+        row, desk = self.row, self._desk
+        member, setup = row.member, row.member.setup
+        indices = epoch_indices(self._split, member, row.epoch, limit=setup.images_per_epoch)
         scene = _scene(
-            desk.layout.architecture, self._member, self._split, "training", indices,
-            augmented=setup.augmentation, epoch=self._epoch,
+            desk.layout.architecture, member, self._split, "training", indices[: row.steps * row.batch],
+            augmented=setup.augmentation, epoch=row.epoch,
         )  # fmt: skip
-        bound = desk.bound(min(setup.batch_size, len(indices)), setup.activation)
-        learning = _learning(self._context, self._member, self.weights, desk.gradient, self._state, self._decays)
+        bound = desk.bound(row.batch, setup.activation)
+        learning = _learning(self._context, member, self.weights, desk.gradient, self._state, self._decays)
         nothing = np.zeros(0, dtype=np.int64)
-        before = (self._epoch - 1) * self.steps
-        while self._done < self.steps and (self._done == 0 or np.isfinite(self._losses[self._done - 1])):
+        while row.done < row.steps and not row.diverged:
             if self._context.should_stop():
                 raise Interrupted
-            done = self._done
-            chunk = min(max(desk.pace.images() // setup.batch_size, 1), self.steps - done)
-            total = setup.epochs * self.steps
-            rates = np.array([learning_rate(setup, before + done + ahead, total) for ahead in range(chunk)])
+            chunk = min(max(desk.pace.images() // row.batch, 1), row.steps - row.done)
+            rates, losses = row.rates(chunk), np.empty(chunk, dtype=np.float64)
             began = time.perf_counter()
             trained, _ = run_batches(
-                bound,
-                scene,
-                learning,
-                rates,
-                before + done,
-                done,
-                setup.batch_size,
-                self._losses[done : done + chunk],
-                nothing,
+                bound, scene, learning, rates, row.steps_before, row.done, row.batch, losses, nothing
             )
-            desk.pace.took(trained * setup.batch_size, time.perf_counter() - began)
-            self._done += trained
-        images, loss = min(self._done * setup.batch_size, len(indices)), float(np.mean(self._losses[: self._done]))
-        self._epoch, self._done = self._epoch + 1, 0
-        return images, loss
+            desk.pace.took(trained * row.batch, time.perf_counter() - began)
+            row.take(losses[:trained])
 
 
 def _learning(

@@ -1,8 +1,7 @@
 """The order in which the CPU backend keeps a network's weights: what its kernels read, as one flat vector.
 
 Convolutions lie as [out/4][in][rows][columns][4], linear layers as [out/V][in][V], both padded with zeros that
-stay zero. Weights come first, then what else is trained, then what is not: frozen biases and moving statistics.
-So l2 and weight decay take a prefix of the vector, and the optimizer a longer one, each in a single loop.
+stay zero. They lie in stages (``arrangement.py``): l2, weight decay and the optimizer are a single loop each.
 """
 
 from __future__ import annotations
@@ -15,18 +14,14 @@ import numpy.typing as npt
 from wse.kernels.linear.cpu import INPUTS
 from wse.kernels.simd import V
 
-from ..nets import Architecture, Flatten, Layout, Linear, TensorSpec
+from ..nets import Layout, TensorSpec, connections
+from .arrangement import round_up, stages
 from .backend import Weights
 
 _ALIGNMENT = 16  # floats: a cache line
 _SLACK = 64  # floats after the weights that a gradient kernel rewrites as they are
 
 Places = npt.NDArray[np.int64]
-
-
-def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not smaller."""
-    return -(-value // multiple) * multiple
 
 
 class Packing:
@@ -45,20 +40,18 @@ class Packing:
     def __init__(self, layout: Layout) -> None:
         self.offsets: Mapping[str, int]
         offsets: dict[str, int] = {}
-        flattened = _flattened(layout.architecture)
+        seen = {wire.layer: (*wire.taps, wire.inputs) for wire in connections(layout)}
         places = np.empty(layout.size, dtype=np.int64)
         end = 0
         ends = []
-        for wanted in range(3):
-            for spec in layout.tensors.values():
-                if _stage(spec) != wanted:
-                    continue
-                inside, length = _places(spec, flattened.get(spec.layer))
+        for specs in stages(layout):
+            for spec in specs:
+                inside, length = _places(spec, seen[spec.layer])
                 offsets[spec.name] = end
                 places[spec.offset : spec.stop] = end + inside
                 end += round_up(length, _ALIGNMENT)
             ends.append(end)
-            if wanted == 0:
+            if len(ends) == 1:
                 end += _SLACK
         self.offsets, self._places = offsets, places
         self.weights, self.trained, self.size = ends[0], ends[1], round_up(ends[2] + _SLACK, _ALIGNMENT)
@@ -73,31 +66,13 @@ class Packing:
         return packed[self._places]
 
 
-def _stage(spec: TensorSpec) -> int:
-    if spec.kind == "weight":
-        return 0
-    return 2 if spec.frozen or spec.is_statistic else 1
+def _places(spec: TensorSpec, image: tuple[int, int, int]) -> tuple[Places, int]:
+    """Where a tensor's values lie in its packed form, and how long that is.
 
-
-def _flattened(architecture: Architecture) -> dict[str, tuple[int, int, int]]:
-    """Linear layers that read a flattened image, and the image's [H, W, C]."""
-    found: dict[str, tuple[int, int, int]] = {}
-    shape: tuple[int, ...] = ()
-    count = 0
-    for before, layer in zip(architecture.shapes(), architecture.layers, strict=False):
-        if isinstance(layer, Flatten):
-            shape = before
-        elif isinstance(layer, Linear):
-            count += 1
-            if len(shape) == 3:
-                height, width, channels = shape
-                found[f"fc{count}"] = (height, width, channels)
-            shape = ()
-    return found
-
-
-def _places(spec: TensorSpec, image: tuple[int, int, int] | None) -> tuple[Places, int]:
-    """Where a tensor's values lie in its packed form, and how long that is."""
+    Args:
+        spec: the tensor.
+        image: [H, W, C] of the flattened image that its layer reads, if it is a linear one; of a vector 1, 1, C.
+    """
     if spec.kind != "weight":
         return np.arange(spec.size), round_up(spec.size, max(V, 4))
     if len(spec.shape) == 4:
@@ -106,10 +81,8 @@ def _places(spec: TensorSpec, image: tuple[int, int, int] | None) -> tuple[Place
         places = (((out // 4 * ins + channel) * size + row) * size + column) * 4 + out % 4
         return places.reshape(-1), round_up(outs, 4) * ins * size * size
     outs, ins = spec.shape
-    feature = np.arange(ins)
-    if image is not None:  # the flattened image stays as the kernels have it, [C, H, W]
-        height, width, channels = image
-        feature = np.arange(ins).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
+    height, width, channels = image  # which stays as the kernels have it, [C, H, W]
+    feature = np.arange(ins).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
     out = np.arange(outs)[:, None]
     allotted = round_up(ins, INPUTS)
     return ((out // V * allotted + feature) * V + out % V).reshape(-1), round_up(outs, V) * allotted

@@ -16,7 +16,7 @@ from wse.kernels.simd import VECTOR_BYTES, V
 
 from ..nets import Conv
 from ..nets.architecture import same_padding
-from .cpu_layout import round_up
+from .arrangement import round_up
 from .cpu_tables import (
     ACTIVATION,
     AVERAGE_POOL,

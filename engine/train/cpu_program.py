@@ -28,7 +28,8 @@ from ..nets import (
     Linear,
     MaxPool,
 )
-from .cpu_layout import Packing, round_up
+from .arrangement import round_up
+from .cpu_layout import Packing
 from .cpu_operations import (
     AveragePoolStep,
     ConvolutionStep,
@@ -145,25 +146,20 @@ def _parameters(layout: Layout, packing: Packing, owner: str) -> dict[str, int]:
 
 def _steps(architecture: Architecture, monotone: bool) -> Iterator[Step]:
     """The operations of an architecture; what directly follows a convolution is joined to it where it can be."""
-    layers, shapes = architecture.layers, architecture.shapes()
-    counts = {"conv": 0, "fc": 0, "dropout": 0}
-    owner, place = "", 0
+    layers, shapes, owners = architecture.layers, architecture.shapes(), architecture.owners()
+    drops = place = 0
     while place < len(layers):
-        layer = layers[place]
+        layer, owner = layers[place], owners[place]
         place += 1
         if isinstance(layer, Conv):
-            counts["conv"] += 1
-            owner = f"conv{counts['conv']}"
             step = _join(layer, layers[place:], shapes[place], owner, monotone)
             place += step.norm + step.active + step.pool
             if step.in_place and isinstance(layers[place], Dropout):
-                step.dropout = counts["dropout"]
-                counts["dropout"] += 1
+                step.dropout = drops
+                drops += 1
                 place += 1
             yield step
         elif isinstance(layer, Linear):
-            counts["fc"] += 1
-            owner = f"fc{counts['fc']}"
             yield LinearStep(owner=owner, features=layer.features)
         elif isinstance(layer, BatchNorm):
             yield NormalisationStep(owner=owner)
@@ -174,8 +170,8 @@ def _steps(architecture: Architecture, monotone: bool) -> Iterator[Step]:
         elif isinstance(layer, GlobalAveragePool):
             yield AveragePoolStep()
         elif isinstance(layer, Dropout):
-            yield DropoutStep(index=counts["dropout"])
-            counts["dropout"] += 1
+            yield DropoutStep(index=drops)
+            drops += 1
         elif not isinstance(layer, Flatten):  # a flattened [C, H, W] stays as it is: see ``cpu_layout.py``
             raise TypeError(f"no operation for {layer!r}")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wse.kernels.linear.cpu import INPUTS
 from wse.kernels.simd import VECTOR_BYTES
 
-from .cpu_layout import round_up
+from .arrangement import round_up
 
 CONVOLUTION, LINEAR, NORMALISATION, ACTIVATION, MAX_POOL, AVERAGE_POOL, DROPOUT = range(7)
 

@@ -64,16 +64,12 @@ def blocks_of(architecture: Architecture) -> list[Block]:
         WseError: it has layers in an order that there are no kernels for.
     """
     blocks: list[Block] = []
-    counts = {"conv": 0, "fc": 0}
     drops = 0
-    shapes = architecture.shapes()
+    shapes, owners = architecture.shapes(), architecture.owners()
     for index, layer in enumerate(architecture.layers):
         out = shapes[index + 1]
         if isinstance(layer, (Conv, Linear)):
-            kind = "conv" if isinstance(layer, Conv) else "fc"
-            counts[kind] += 1
-            name = f"{kind}{counts[kind]}"
-            blocks.append(Block(name=name, layer=layer, shape=shapes[index], made=out, out=out))
+            blocks.append(Block(name=owners[index], layer=layer, shape=shapes[index], made=out, out=out))
             continue
         change = _change(blocks[-1], layer, drops) if blocks else None
         if change is None:

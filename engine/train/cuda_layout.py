@@ -1,9 +1,7 @@
 """The order in which the CUDA backend keeps a network's weights: what its kernels read, as one row of an arena.
 
 Convolutions lie as [rows][columns][in][out], linear layers as [in][out]. Images' channels and the outputs of
-linear layers are padded with zeros that stay zero. Weights come first, then what else is trained, then what is
-not: frozen biases and moving statistics. So l2 and weight decay take a prefix of a row, the optimizer a longer
-one.
+linear layers are padded with zeros that stay zero. They lie in stages (``arrangement.py``).
 """
 
 from __future__ import annotations
@@ -16,15 +14,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..nets import Layout, TensorSpec
+from .arrangement import round_up, stages
 
 ALIGNMENT = 16  # values: vectors of 64 bytes can be read wherever a tensor or a member begins
 INPUT_CHANNELS = 4  # of images, whether they have one or three
 FEATURES = 8  # features are stored in multiples of this many
-
-
-def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not smaller."""
-    return -(-value // multiple) * multiple
 
 
 class ArenaLayout:
@@ -44,13 +38,12 @@ class ArenaLayout:
         self._stored: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.places = np.empty(layout.size, dtype=np.int64)
         ends, end = [], 0
-        for stage in range(3):
-            for spec in layout.tensors.values():
-                if _stage(spec) == stage:
-                    shape, inside = _stored(spec)
-                    self._stored[spec.name] = end, shape
-                    self.places[spec.offset : spec.stop] = end + inside
-                    end += round_up(math.prod(shape), ALIGNMENT)
+        for specs in stages(layout):
+            for spec in specs:
+                shape, inside = _stored(spec)
+                self._stored[spec.name] = end, shape
+                self.places[spec.offset : spec.stop] = end + inside
+                end += round_up(math.prod(shape), ALIGNMENT)
             ends.append(end)
         self.weights, self.trained, self.size = ends
 
@@ -62,12 +55,6 @@ class ArenaLayout:
             # Of a single row, too, the stride says where the next one would begin: kernels are compiled for it.
             tensors[name] = first.as_strided((len(arena), *shape), (arena.stride(0), *first.stride()))
         return tensors
-
-
-def _stage(spec: TensorSpec) -> int:
-    if spec.kind == "weight":
-        return 0
-    return 2 if spec.frozen or spec.is_statistic else 1
 
 
 def _stored(spec: TensorSpec) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:

@@ -33,8 +33,9 @@ from wse.kernels.philox.triton_dropout import Keep, draw_keep, keep_layout
 from wse.kernels.pool.triton import average, average_gradient
 
 from ..nets import Architecture, Conv, Flatten, GlobalAveragePool, Linear
+from .arrangement import round_up
 from .cuda_blocks import Block, blocks_of
-from .cuda_layout import FEATURES, INPUT_CHANNELS, round_up
+from .cuda_layout import FEATURES, INPUT_CHANNELS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

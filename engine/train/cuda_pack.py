@@ -19,7 +19,7 @@ from .cuda_evaluation import Evaluator
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network
 from .cuda_step import Step
-from .cuda_tables import ResidentImages, Row, StepsAhead, Tables
+from .cuda_tables import CudaRow, ResidentImages, StepsAhead, Tables
 
 STEPS_AT_A_TIME = 64  # between two questions whether to stop
 STEPS_A_TURN = 8  # launched at once, so that a device with a full queue makes nobody wait for long
@@ -53,7 +53,7 @@ class CudaPack:
         self._dtype, self._evaluation_images = dtype, evaluation_images
         self._device = device
         self._layout = ArenaLayout(Layout(architecture))
-        self._rows: list[Row | None] = [None] * rows
+        self._rows: list[CudaRow | None] = [None] * rows
         self._changed = True
         with self._turn():
             self._places = torch.from_numpy(self._layout.places).to(device.torch)
@@ -71,7 +71,7 @@ class CudaPack:
             if not self._context.may_have(name, getattr(setup, name)):
                 raise ValueError(f"no member of the population has {name} = {getattr(setup, name)}")
         split = self._context.splits[setup.dataset]
-        self._rows[row] = Row.of(member, split, self._resident)
+        self._rows[row] = CudaRow.resident(member, split, self._resident)
         self._snapshots.pop(row, None)
         self._changed = True
         with self._turn():
@@ -86,12 +86,7 @@ class CudaPack:
         with self._turn():
             fetched = Fetched(self._arena[row][self._places], self._state[:, row].index_select(1, self._places))
         weights, optimizer = fetched.wait()
-        return RowState(
-            weights=weights,
-            optimizer=optimizer,
-            epoch=there.epoch,
-            losses=np.array(there.losses, dtype=np.float64),
-        )
+        return there.state(weights, optimizer)
 
     def restore(self, row: int, member: Member, state: RowState) -> None:
         """Put a member into a free row where it was when ``state`` was taken."""
@@ -125,7 +120,7 @@ class CudaPack:
         with self._turn():
             step = self._prepared_step()
         there = {place: row for place, row in enumerate(self._rows) if row is not None}
-        ends = [self._end(place, row, is_finite=False) for place, row in there.items() if row.diverged]
+        ends = [row.end(place, finite=False) for place, row in there.items() if row.diverged]
         while not ends:
             if self._context.should_stop():
                 raise Interrupted
@@ -135,7 +130,7 @@ class CudaPack:
                 left, of_row = ahead.left[place], losses[:, place]
                 row.take(of_row[:left])
                 if place in finite or row.diverged:
-                    ends.append(self._end(place, row, is_finite=finite.get(place, False)))
+                    ends.append(row.end(place, finite=finite.get(place, False)))
                     row.go_on(row.epoch + 1, of_row[left:])
         return ends
 
@@ -184,25 +179,11 @@ class CudaPack:
         with self._turn():
             self._step = None
 
-    def _row(self, place: int) -> Row:
+    def _row(self, place: int) -> CudaRow:
         row = self._rows[place]
         if row is None:
             raise ValueError(f"row {place} holds no member")
         return row
-
-    def _end(self, place: int, row: Row, *, is_finite: bool) -> EpochEnd:
-        """A member whose loss is no longer finite ends its epoch with that step, as in the reference."""
-        losses = np.array(row.losses)
-        wrong = np.flatnonzero(~np.isfinite(losses))
-        steps = int(wrong[0]) + 1 if len(wrong) else len(losses)
-        loss = float(np.mean(losses[:steps]))
-        return EpochEnd(
-            row=place,
-            steps=row.steps,
-            images=steps * row.batch,
-            loss=loss,
-            finite=is_finite and not len(wrong),
-        )
 
     def _prepared_step(self) -> Step:
         """The step, with room for the images of all rows; tables are written if members have moved."""

@@ -7,7 +7,7 @@ members of an architecture, and a captured graph stays valid when other members 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -28,7 +28,7 @@ from wse.kernels.philox.triton import ADDRESS_COLUMNS
 
 from ..space import Member, Settings
 from .cuda_layout import INPUT_CHANNELS
-from .schedule import learning_rate, steps_per_epoch
+from .row import Row
 from .split import Part, Split
 
 Device = torch.device | str
@@ -83,60 +83,28 @@ class ResidentImages:
 
 
 @dataclass(kw_only=True)
-class Row:
-    """A member in training.
+class CudaRow(Row):
+    """A member in training, with what the device needs to know of its images.
 
     Attributes:
-        member: the member.
-        batch: images of a step.
-        steps: of an epoch.
         order: number of classes, and images of each that an epoch takes at most.
         classes: see ``Split.class_rows``, with rows of the resident table.
-        epoch: from 1.
-        done: steps of this epoch that are done.
-        losses: of those steps.
-        diverged: whether one of them is not finite.
     """
 
-    member: Member
-    batch: int
-    steps: int
     order: tuple[int, int]
     classes: npt.NDArray[np.int64]
-    epoch: int = 1
-    done: int = 0
-    losses: list[float] = field(default_factory=list)
-    diverged: bool = False
 
     @classmethod
-    def of(cls, member: Member, split: Split, resident: ResidentImages) -> Row:
+    def resident(cls, member: Member, split: Split, resident: ResidentImages) -> CudaRow:
         """A member at the start of its training."""
-        setup = member.setup
-        images = split.epoch_size(member, limit=setup.images_per_epoch)
+        images = split.epoch_size(member, limit=member.setup.images_per_epoch)
         classes = split.class_rows(member)
-        return cls(
-            member=member,
-            batch=min(setup.batch_size, images),
-            steps=steps_per_epoch(images, setup.batch_size),
+        return cls.of(
+            member,
+            split,
             order=(len(classes), -(-images // len(classes))),
-            classes=classes + np.array([resident.first_row(setup.dataset), 0, 0]),
+            classes=classes + np.array([resident.first_row(member.setup.dataset), 0, 0]),
         )
-
-    @property
-    def steps_before(self) -> int:
-        """Steps of the whole training that are done."""
-        return (self.epoch - 1) * self.steps + self.done
-
-    def go_on(self, epoch: int, losses: npt.NDArray[np.floating]) -> None:
-        """In an epoch of which the steps with these losses are done."""
-        self.epoch, self.done, self.losses, self.diverged = epoch, 0, [], False
-        self.take(losses)
-
-    def take(self, losses: npt.NDArray[np.floating]) -> None:
-        """More steps of this epoch are done, with these losses."""
-        self.losses += losses.tolist()
-        self.done += len(losses)
-        self.diverged |= not np.isfinite(losses).all()
 
 
 class StepsAhead:
@@ -180,7 +148,7 @@ class StepsAhead:
         self.columns[:, places] = step_columns(
             [setup.optimizer for setup in setups],
             settings.optimizer_form,
-            rates=np.stack([_rates(row, count) for row in there], axis=1),
+            rates=np.stack([row.rates(count) for row in there], axis=1),
             first_counts=before + 1,
             weight_decays=np.array([setup.weight_decay for setup in setups]),
         )
@@ -193,15 +161,6 @@ class StepsAhead:
         steps, firsts = np.unique(self.left[self.ended], return_index=True)
         for step, (first, stop) in zip(steps.tolist(), pairwise([*firsts.tolist(), len(self.ended)]), strict=True):
             yield step, slice(first, stop)
-
-
-def _rates(row: Row, steps: int) -> npt.NDArray[np.float64]:
-    """The learning rates of a member's next steps."""
-    setup, first = row.member.setup, row.steps_before
-    total = setup.epochs * row.steps
-    if setup.learning_rate_schedule == "constant":
-        return np.full(steps, learning_rate(setup, first, total))
-    return np.array([learning_rate(setup, first + step, total) for step in range(steps)])
 
 
 class Tables:
@@ -231,7 +190,7 @@ class Tables:
         self.ended = torch.zeros(rows, dtype=torch.int64, device=device)
         self.tick = integers(1)
 
-    def fill(self, rows: list[Row | None], settings: Settings) -> None:
+    def fill(self, rows: list[CudaRow | None], settings: Settings) -> None:
         """Write all columns of members, and those of an empty row so that nothing happens to it."""
         first = next(row for row in rows if row is not None)
         setups = [(row or first).member.setup for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from ..nets import Architecture, Layout
 from ..nets.module import Network
 from ..nets.rounded import RoundedNetwork
 from ..space import Member
-from .backend import Context, EpochEnd, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
-from .schedule import learning_rate, steps_per_epoch
+from .backend import Context, Evaluation, EvaluationRequest, Interrupted, RowState, Weights
+from .row import Row
 from .split import EVALUATION_EPOCHS, Images, Indices
+from .turns import Turns
 
 EVALUATION_BATCH = 100  # larger ones leave the cache and are slower
 
@@ -57,7 +59,7 @@ class ReferenceBackend:
         return ReferencePack(architecture, rows, context, self._dtype, self._kind)
 
 
-class ReferencePack:
+class ReferencePack(Turns["_Training"]):
     """Members of one architecture that take turns, an epoch each.
 
     Args:
@@ -78,53 +80,11 @@ class ReferencePack:
     ) -> None:
         self._layout = Layout(architecture)
         self._context, self._dtype, self._kind = context, dtype, kind
-        self._rows: list[_Training | None] = [None] * rows
-        self._turn = 0
-
-    def place(self, row: int, member: Member, weights: Weights) -> None:
-        """Put a member at the start of its training into a free row."""
-        self._rows[row] = _Training(self._layout, self._context, member, weights, self._dtype, self._kind)
-
-    def state(self, row: int) -> RowState:
-        """Where the member of a row is."""
-        return self._training(row).state()
-
-    def restore(self, row: int, member: Member, state: RowState) -> None:
-        """Put a member into a free row where it was when ``state`` was taken."""
-        training = _Training(self._layout, self._context, member, state.weights, self._dtype, self._kind)
-        training.restore(state)
-        self._rows[row] = training
-
-    def release(self, row: int) -> None:
-        """Free a row."""
-        self._rows[row] = None
-
-    def weights(self, row: int) -> Weights:
-        """A copy of a row's weights, float32 [D]."""
-        return self._training(row).weights.to(torch.float32, copy=True).numpy()
-
-    def advance(self) -> list[EpochEnd]:
-        """Train the next row for one epoch."""
-        taken = [row for row, training in enumerate(self._rows) if training is not None]
-        row = next((row for row in taken if row >= self._turn), taken[0])
-        self._turn = row + 1
-        training = self._training(row)
-        images, loss = training.train_epoch()
-        finite = bool(np.isfinite(loss)) and bool(torch.isfinite(training.weights).all())
-        return [EpochEnd(row=row, steps=training.steps, images=images, loss=loss, finite=finite)]
+        super().__init__(rows, partial(_Training, self._layout, context, dtype, kind))
 
     def evaluate(self, requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
         """Measure weights, one request after the other."""
         return [_evaluate(self._layout, self._context, request, self._dtype, self._kind) for request in requests]
-
-    def close(self) -> None:
-        """Nothing."""
-
-    def _training(self, row: int) -> _Training:
-        training = self._rows[row]
-        if training is None:
-            raise ValueError(f"row {row} holds no member")
-        return training
 
 
 class _Training:
@@ -134,14 +94,15 @@ class _Training:
         self,
         layout: Layout,
         context: Context,
-        member: Member,
-        weights: npt.NDArray[np.floating],
         dtype: torch.dtype,
         kind: type[Network],
+        member: Member,
+        weights: npt.NDArray[np.floating],
     ) -> None:
         setup, settings = member.setup, context.settings
-        self._member, self._context = member, context
+        self._context = context
         self._split = context.splits[setup.dataset]
+        self.row = Row.of(member, self._split)
         self.weights = torch.from_numpy(weights).to(dtype, copy=True)
         self._gradient = torch.zeros_like(self.weights)
         self._state = initial_state(self.weights, setup.optimizer, settings.optimizer_form)
@@ -150,55 +111,46 @@ class _Training:
         specs = layout.tensors.values()
         self._is_weight = _mask(layout, [spec.kind == "weight" for spec in specs])
         self._frozen = _mask(layout, [spec.frozen for spec in specs])
-        self._epoch = 1
-        self._losses: list[float] = []  # of this epoch's steps that are done
-        images = self._split.epoch_size(member, limit=setup.images_per_epoch)
-        self.steps = steps_per_epoch(images, setup.batch_size)
+
+    def copy(self) -> Weights:
+        """Its weights, float32 [D]."""
+        return self.weights.to(torch.float32, copy=True).numpy()
 
     def state(self) -> RowState:
         """A copy of all that changes."""
-        return RowState(
-            weights=self.weights.numpy().copy(),
-            optimizer=self._state.numpy().copy(),
-            epoch=self._epoch,
-            losses=np.array(self._losses, dtype=np.float64),
-        )
+        return self.row.state(self.weights.numpy().copy(), self._state.numpy().copy())
 
     def restore(self, state: RowState) -> None:
         """Go on from there; the weights have been set."""
         self._state.copy_(torch.from_numpy(state.optimizer))
-        self._epoch, self._losses = state.epoch, state.losses.tolist()
+        self.row.go_on(state.epoch, state.losses)
 
-    def train_epoch(self) -> tuple[int, float]:
-        """To the end of the epoch; (images trained on, mean loss). It ends early at a loss that is not finite."""
-        setup = self._member.setup
-        indices = self._split.epoch_indices(self._member, self._epoch, limit=setup.images_per_epoch)
-        indices = indices[: self.steps * setup.batch_size]
-        for first in range(len(self._losses) * setup.batch_size, len(indices), setup.batch_size):
-            self._losses.append(self._train_batch(first, indices[first : first + setup.batch_size]))
-            if not np.isfinite(self._losses[-1]):
-                break
-        images, loss = min(len(self._losses) * setup.batch_size, len(indices)), float(np.mean(self._losses))
-        self._epoch, self._losses = self._epoch + 1, []
-        return images, loss
+    def train_epoch(self) -> None:
+        """To the end of the epoch, or to a loss that is not finite."""
+        row = self.row
+        limit = row.member.setup.images_per_epoch
+        indices = self._split.epoch_indices(row.member, row.epoch, limit=limit)
+        while row.done < row.steps and not row.diverged:
+            first = row.done * row.batch
+            row.take([self._train_batch(first, indices[first : first + row.batch])])
 
     def _train_batch(self, first: int, indices: Indices) -> float:
         if self._context.should_stop():
             raise Interrupted
-        member, setup, settings = self._member, self._member.setup, self._context.settings
+        row, settings = self.row, self._context.settings
+        member, setup = row.member, row.member.setup
         batch = gather(self._split.images.train_images, indices)
         if setup.augmentation:
-            batch = augment(batch, seed=member.seed, member=member.id, epoch=self._epoch, first_sample=first)
+            batch = augment(batch, seed=member.seed, member=member.id, epoch=row.epoch, first_sample=first)
         labels = torch.from_numpy(self._split.images.train_labels[indices].astype(np.int64))
-        self._network.dropout_function = _Dropout(member, self._epoch, first // setup.batch_size)
+        self._network.dropout_function = _Dropout(member, row.epoch, row.done)
 
         self._gradient.zero_()
         loss = functional.cross_entropy(self._network(batch.to(self.weights.dtype)), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self._gradient.masked_fill_(self._frozen, 0.0)
 
-        before = (self._epoch - 1) * self.steps + len(self._losses)
-        rate = learning_rate(setup, before, setup.epochs * self.steps)
+        rate = row.rates(1).item()
         if setup.l2:
             add_l2(self._gradient, self.weights, self._is_weight, l2=setup.l2)
         if setup.weight_decay:
@@ -210,7 +162,7 @@ class _Training:
             kind=setup.optimizer,
             form=settings.optimizer_form,
             learning_rate=rate,
-            count=before + 1,
+            count=row.steps_before + 1,
             momentum=settings.momentum,
         )
         return loss.item()

@@ -45,9 +45,3 @@ def wait_for_members(zoo: Path, count: int, process: subprocess.Popen[str]) -> N
             return
         time.sleep(0.02)
     pytest.fail(f"the command ended before it was to be interrupted: {process.communicate()}")
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)

@@ -19,7 +19,8 @@ from wse.cli import main as main_module
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
 
-from .process import TINY, flip, start, wait_for_members, wse
+from ..zoos import events, flip_bit
+from .process import TINY, start, wait_for_members, wse
 
 
 def weights_of(folder: Path) -> dict[str, bytes]:
@@ -28,7 +29,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 def test_generate_says_what_it_made(small: Path) -> None:
     assert len(Zoo.open(small / "zoo")) == 24
-    log = [json.loads(line) for line in (small / "zoo" / "log.jsonl").read_text().splitlines()]
+    log = events(small / "zoo")
     assert [line["event"] for line in log] == ["start", *["member"] * 24, "end"]
     assert set(log[-1]["seconds"]) >= {"training", "evaluation", "writing", "preparing", "total", "overhead"}
 
@@ -151,9 +152,8 @@ def test_a_signal_inside_a_member_keeps_what_it_has_learned(twice: bool, long: P
     assert any((zoo / "checkpoints").iterdir())
     resumed = wse("generate", "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    log = [json.loads(line) for line in (zoo / "log.jsonl").read_text().splitlines()]
-    assert [event["epochs"] > 0 for event in log if event["event"] == "resumed"] == [True]
-    assert [event for event in log if event["event"] == "note"] == []
+    assert [event["epochs"] > 0 for event in events(zoo, "resumed")] == [True]
+    assert events(zoo, "note") == []
     assert weights_of(zoo) == weights_of(long / "zoo")
     assert Zoo.open(zoo).verify() == []
 
@@ -300,7 +300,7 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "zoo", tmp_path / "zoo")
     table = tmp_path / "zoo" / "members.parquet"
-    flip(table, table.stat().st_size // 2)
+    flip_bit(table, table.stat().st_size // 2)
     done = wse("info", folder=tmp_path)
     assert done.returncode == 1
     assert "members.parquet" in done.stderr

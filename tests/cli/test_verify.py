@@ -14,7 +14,8 @@ from wse.engine.zoo import Zoo
 from wse.engine.zoo.format import write_manifest
 from wse.engine.zoo.tables import write_table
 
-from .process import flip, start, wait_for_members, wse
+from ..zoos import flip_bit
+from .process import start, wait_for_members, wse
 
 
 def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
@@ -58,7 +59,7 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
     zoo = tmp_path / "zoo"
     shutil.copytree(small / "zoo", zoo)
     (shard,) = (zoo / "shards").iterdir()
-    flip(shard, shard.stat().st_size - 1)
+    flip_bit(shard, shard.stat().st_size - 1)
     (zoo / "snapshots.parquet").unlink()
     done = wse("verify", folder=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
@@ -86,7 +87,7 @@ def test_verify_says_what_is_wrong(small: Path, tmp_path: Path) -> None:
             "make snapshots.parquet again from the snapshots, measured",
         ],
     }
-    flip(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
+    flip_bit(zoo / "zoo.json", (zoo / "zoo.json").read_bytes().index(b'"models": 24') + len('"models": '))
     done = wse("verify", folder=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("zoo/zoo.json: its content does not match its checksum\n")
@@ -98,7 +99,7 @@ def test_repair_mends_all_it_can_and_says_what_it_cannot(small: Path, tmp_path: 
     zoo = tmp_path / "zoo"
     shutil.copytree(small / "zoo", zoo)
     (shard,) = (zoo / "shards").iterdir()
-    flip(shard, shard.stat().st_size - 1)
+    flip_bit(shard, shard.stat().st_size - 1)
     (zoo / "members.parquet").unlink()
     (zoo / "mine.txt").touch()
     done = wse("verify", "--repair", "--quiet", folder=tmp_path)

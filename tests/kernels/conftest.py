@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 PACKS = (1, 7, 64, 1024)
 """Members of a pack of a real size."""
@@ -11,6 +12,11 @@ PACKS = (1, 7, 64, 1024)
 
 ROUNDED = 2**-8
 """What rounding to the 8 digits of bfloat16 may change a value by, of itself: half of the last."""
+
+
+def off(made: Tensor, expected: Tensor) -> float:
+    """The largest error, in the largest value."""
+    return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...meta.statistics import MOMENTS, PERCENTILES, part_statistics
 from ...nets import Layout
 from ...zoo import Items, Zoo
 from ..figure import Figure
@@ -19,7 +20,14 @@ MOST_POINTS = 2000
 _PANELS = 6
 # What networks are coloured by, if it varies: the properties that shape weights most.
 _FIRST = ("dataset", "test_accuracy", "activation", "optimizer", "initialization", "learning_rate", "batch_size")
-_PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
+_KINDS = (
+    *(f"weight.{name}" for name in (*MOMENTS, *(f"p{percentile}" for percentile in PERCENTILES))),
+    *(
+        f"{tensor}.{name}"
+        for tensor in ("bias", "bn.beta", "bn.gamma", "bn.moving_mean", "bn.moving_variance")
+        for name in ("mean", "variance")
+    ),
+)
 _COMPONENTS = 30
 _PERPLEXITY = 30
 
@@ -47,8 +55,8 @@ def embedding_figures(zoo: Zoo) -> list[Figure]:
     first, second = pca.explained_variance_ratio_[:2]
     which = f"{len(items):,} networks" if len(items) == len(zoo) else f"{len(items):,} of {len(zoo):,} networks"
     what = (
-        f"The last snapshots of {which} ({_which_layers(items)}): mean, deviation, skewness, kurtosis and "
-        "percentiles of weights, mean and deviation of everything else. Each statistic is replaced by its rank, "
+        f"The last snapshots of {which} ({_which_layers(items)}): mean, variance, skewness, kurtosis and "
+        "percentiles of weights, mean and variance of everything else. Each statistic is replaced by its rank, "
         "so that a few extreme networks do not squeeze the others together."
     )
     share = f"The two axes hold {100 * (first + second):.0f} % of the variance."
@@ -72,13 +80,16 @@ def features(items: Items) -> Floats:
     Returns:
         [N, features].
     """
-    one = len(items.architectures) == 1
-    rows = []
-    for index in range(len(items)):
-        layout, vector = items.layout(index), items.weights(index)
-        layers = layout.layers if one else _ends(layout)
-        rows.append([figure for layer in layers for figure in _layer_features(layout, layer, vector)])
-    return np.nan_to_num(np.array(rows, np.float64))
+    found = part_statistics(items, statistics=True, matrices=False)
+    place = {name: index for index, name in enumerate(found.names)}
+    values = np.pad(np.nan_to_num(found.values), ((0, 0), (0, 1)))  # the last column is of what is not there
+    layouts = [items.zoo.layout(name) for name in items.architectures]
+    described = [layouts[0].layers] if len(layouts) == 1 else [_ends(layout) for layout in layouts]
+    columns = np.array(
+        [[place.get(f"{layer}.{kind}", -1) for layer in layers for kind in _KINDS] for layers in described]
+    )
+    table: Floats = values[np.arange(len(items))[:, None], columns[items.architecture]]
+    return table
 
 
 def _ends(layout: Layout) -> tuple[str | None, ...]:
@@ -88,22 +99,6 @@ def _ends(layout: Layout) -> tuple[str | None, ...]:
         layers = [layer for layer in layout.layers if layer.startswith(kind)]
         ends += [layers[0], layers[-1]] if layers else [None, None]
     return tuple(ends)
-
-
-def _layer_features(layout: Layout, layer: str | None, vector: NDArray[np.float32]) -> list[float]:
-    tensors = {
-        spec.kind: vector[spec.offset : spec.stop] for spec in layout.tensors.values() if spec.layer == layer
-    }
-    found: list[float] = []
-    weight = tensors.get("weight", np.zeros(1, np.float32))
-    mean, deviation = float(weight.mean()), float(weight.std())
-    centred = (weight - mean) / (deviation or 1.0)
-    found += [mean, deviation, float(np.mean(centred**3)), float(np.mean(centred**4))]
-    found += np.percentile(weight, _PERCENTILES).tolist()
-    for kind in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
-        values = tensors.get(kind, np.zeros(1, np.float32))
-        found += [float(values.mean()), float(values.std())]
-    return found
 
 
 def _ranks(table: Floats) -> Floats:

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 
 from wse.engine.nets import Activate, Architecture, BatchNorm, Conv, Flatten, Input, Layout, Linear, MaxPool
-from wse.engine.zoo import (
-    ArchitectureEntry,
-    ImageSetEntry,
-    Manifest,
-    MemberResult,
-    Snapshot,
-    Timing,
-    Zoo,
-    ZooWriter,
-    plan_shards,
-)
+from wse.engine.zoo import MemberResult, Snapshot, Zoo, ZooWriter, plan_shards
+
+from ...zoos import TIMING, manifest_of
 
 SNAPSHOTS = 3
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
@@ -77,18 +69,11 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
     ) -> Zoo:
         folder = tmp_path / f"zoo-{len(list(tmp_path.iterdir()))}"
         names = [architectures[member % len(architectures)] for member in range(models)]
-        manifest = Manifest(
-            wse_version="0.1.0",
-            software={},
+        manifest = manifest_of(
+            {name: LAYOUTS[name] for name in architectures},
             seed=seed,
             models=models,
             space={"optimizer": list(OPTIMIZERS), "learning_rate": {"log_uniform": [1e-4, 1e-1]}},
-            labels="eval",
-            backend="reference",
-            precision="fp32",
-            dtype="float32",
-            image_sets={"digits": ImageSetEntry(sha256="ab" * 32, train=50, test=10, classes=10)},
-            architectures={name: ArchitectureEntry.of(LAYOUTS[name]) for name in architectures},
             config_types={
                 "dataset": "string",
                 "optimizer": "string",
@@ -104,8 +89,7 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
             writer.add(_member(member, name, plant, seed))
         if ended is not None:
             return Zoo.open(folder, unfinished=True)
-        timing = Timing(started="2026-11-22T10:00:00Z", finished="2026-11-22T11:00:00Z", seconds={"total": 1.0})
-        return Zoo.open(writer.finish(timing))
+        return Zoo.open(writer.finish(TIMING))
 
     return make
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from zoo_content import but_times
 
 from wse.engine.errors import UsageError
 from wse.engine.scale import Processes, executor_for
@@ -22,7 +22,7 @@ from wse.engine.space import Space
 from wse.engine.train import Executor, Options, Run
 from wse.engine.zoo import Zoo
 
-from ..train.test_run import identity
+from ...zoos import events
 
 # Long enough that workers can be stopped or killed before a member ends.
 LONG = {"epochs": 60, "snapshots": 3, "images_per_epoch": 32}
@@ -44,11 +44,6 @@ def on_store(run: Run, act) -> list[int]:
 
     run._store = store_and_act  # type: ignore[method-assign]
     return stored
-
-
-def events(folder: Path, name: str) -> list[dict]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def wait_until(happens, seconds: float = 60.0) -> None:
@@ -75,7 +70,7 @@ def test_processes_make_the_same_zoo_with_compiled_kernels(tiny_space, tmp_path:
     run = start(tiny_space(), tmp_path / "zoo", Processes(2), device="cpu", models=12, threads=2)
     assert run.workers == 4
     assert run.execute()
-    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "zoo") == but_times(tmp_path / "alone")
     progress = run.progress()
     assert progress.training_images == run.plan.total("training_images")
     assert progress.flops == progress.planned_flops
@@ -98,7 +93,7 @@ def test_a_killed_process_is_replaced(alone: Path, space: Space, tmp_path: Path,
     assert sorted(stored) == list(range(4))
     assert "a worker ended (signal 9)" in capfd.readouterr().err
     assert [event["reason"] for event in events(tmp_path / "zoo", "lost")] == ["signal 9"]
-    assert identity(tmp_path / "zoo") == identity(alone)
+    assert but_times(tmp_path / "zoo") == but_times(alone)
 
 
 def is_alive(process: int) -> bool:
@@ -142,7 +137,7 @@ def test_a_command_takes_its_processes_along_and_another_executor_goes_on(
     assert kept
     assert start(space, folder, resume=True).execute()
     assert len(events(folder, "resumed")) == len(kept)
-    assert identity(folder) == identity(alone)
+    assert but_times(folder) == but_times(alone)
 
 
 @pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit")
@@ -165,7 +160,7 @@ def test_slurm_jobs_make_the_same_zoo(alone: Path, space: Space, tmp_path: Path)
     assert run.execute()
     assert sorted(stored) == list(range(4))
     assert events(folder, "lost") != []
-    assert identity(folder) == identity(alone)
+    assert but_times(folder) == but_times(alone)
     assert not (folder / "checkpoints").exists()
 
 
@@ -208,7 +203,7 @@ def test_a_ray_cluster_loses_a_node_at_work(alone: Path, space: Space, tmp_path:
             stored = on_store(run, kill_one_at_work)
             assert run.execute()
             assert sorted(stored) == list(range(4))
-            assert identity(folder) == identity(alone)
+            assert but_times(folder) == but_times(alone)
             lost = events(folder, "lost") != []
             if lost:
                 break

@@ -10,10 +10,15 @@ from wse.engine.train import Options, Run
 from wse.engine.zoo import Zoo
 
 
-def make(space, folder: Path, **options) -> Zoo:
-    """Six members, unless told otherwise, trained by the reference."""
+def run_of(space, folder: Path, **options) -> Run:
+    """Six members, unless told otherwise, by the reference."""
     given = {"models": 6, "threads": 1, "seed": 7, "device": "reference", **options}
-    assert Run(Options(space=space, folder=folder, **given)).execute()
+    return Run(Options(space=space, folder=folder, **given))
+
+
+def make(space, folder: Path, **options) -> Zoo:
+    """The zoo of such a run."""
+    assert run_of(space, folder, **options).execute()
     return Zoo.open(folder)
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from zoo_content import but_times
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.files import atomic_write
 from wse.engine.nets import Layout, initial_weights
-from wse.engine.train import Interrupted, Options, ReferenceBackend, Run
+from wse.engine.train import Interrupted, ReferenceBackend, Run
 from wse.engine.train.backend import RowState
 from wse.engine.train.checkpoints import Checkpoint, Checkpoints, Counters, Due
 from wse.engine.train.cpu import CpuBackend
@@ -26,8 +27,9 @@ from wse.engine.train.schedule import SnapshotKeeper, StoppingCounters
 from wse.engine.zoo import Zoo
 from wse.kernels.optim import STATE_SLOTS
 
+from ...zoos import events
+from .conftest import run_of as any_run
 from .test_cuda_run import small_run
-from .test_run import identity
 
 # Early stopping at different epochs, and a stride of held snapshots that doubles before.
 WATCHED = {
@@ -46,9 +48,7 @@ def _asked_at_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wse.engine.train.cpu.CHUNK_SECONDS", 0.0)
 
 
-def run_of(space, folder: Path, **options) -> Run:
-    chosen = {"space": space, "models": 5, "folder": folder, "threads": 1, "seed": 7, "checkpoint_seconds": 0}
-    return Run(Options(**{**chosen, **options}))
+run_of = partial(any_run, models=5, device="auto", checkpoint_seconds=0)
 
 
 def stop_at(run: Run, question: int) -> None:
@@ -63,11 +63,6 @@ def stop_at(run: Run, question: int) -> None:
         return run.is_stopping
 
     run.context = dataclasses.replace(run.context, should_stop=should_stop)
-
-
-def events(folder: Path, name: str) -> list[dict]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def in_sittings(space, folder: Path, question: int, **options) -> None:
@@ -86,7 +81,7 @@ def test_a_run_of_many_sittings_makes_the_same_zoo(device: str, company, tiny_sp
     space = tiny_space(optimizer=["adam", "rmsprop", "momentum", "sgd"], epochs=3, dropout=0.3)
     assert run_of(space, tmp_path / "alone", device=device).execute()
     in_sittings(space, tmp_path / "zoo", 17, device=device, **company)
-    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "zoo") == but_times(tmp_path / "alone")
     assert len(events(tmp_path / "zoo", "resumed")) > 5
     assert {event["epochs"] for event in events(tmp_path / "zoo", "resumed")} >= {1, 2}
     assert not events(tmp_path / "zoo", "note")
@@ -101,7 +96,7 @@ def test_early_stopping_and_held_snapshots_go_on(
     space = tiny_space(**WATCHED, optimizer_form=form)
     assert run_of(space, tmp_path / "alone", device=device).execute()
     in_sittings(space, tmp_path / "zoo", 23, device=device)
-    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "zoo") == but_times(tmp_path / "alone")
     epochs = [event["epochs"] for event in events(tmp_path / "alone", "member")]
     assert len(set(epochs)) > 1
     assert max(epochs) > 12, "no stride has doubled twice"
@@ -111,7 +106,7 @@ def test_a_diverged_member_goes_on_to_its_end(tiny_space, tmp_path: Path) -> Non
     space = tiny_space("small-cnn", learning_rate=1e30, optimizer="sgd", batch_size=16, activation="relu")
     assert run_of(space, tmp_path / "alone", device="reference", models=2).execute()
     in_sittings(space, tmp_path / "zoo", 5, device="reference", models=2)
-    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "zoo") == but_times(tmp_path / "alone")
     assert {event["status"] for event in events(tmp_path / "zoo", "member")} == {"diverged"}
 
 
@@ -134,7 +129,7 @@ def test_packs_that_step_together_go_on(device: str, tiny_space, tmp_path: Path,
         sittings += 1
     assert sittings > 2
     assert len(events(tmp_path / "zoo", "resumed")) > 2
-    assert identity(tmp_path / "zoo") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "zoo") == but_times(tmp_path / "alone")
 
 
 class Killed(Exception):  # noqa: N818 - what ends the run is not its error
@@ -172,7 +167,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoints(
     resumed = run_of(space, folder, device=device, resume=True)
     assert resumed.execute()
     assert [event["epochs"] for event in events(folder, "resumed")] == [3]
-    assert identity(folder) == identity(tmp_path / "alone")
+    assert but_times(folder) == but_times(tmp_path / "alone")
     assert resumed.progress().flops == resumed.progress().planned_flops, "what was done before is not planned"
 
 
@@ -196,7 +191,7 @@ def test_damaged_and_foreign_checkpoints_are_never_used(tiny_space, tmp_path: Pa
     assert any("is damaged" in note and f"member {int(path.stem)} begins anew" in note for note in notes)
     assert any("is of another run" in note and f"member {other} begins anew" in note for note in notes)
     assert not events(folder, "resumed")
-    assert identity(folder) == identity(tmp_path / "alone")
+    assert but_times(folder) == but_times(tmp_path / "alone")
 
 
 def test_a_checkpoint_of_another_seed_is_of_another_run(tiny_space, tmp_path: Path) -> None:
@@ -266,7 +261,7 @@ def test_a_full_disk_ends_the_run_with_one_line(tiny_space, tmp_path: Path, monk
             run_of(space, folder, device="reference").execute()
     assert run_of(space, folder, device="reference", resume=True).execute()
     assert [event["epochs"] for event in events(folder, "resumed")] == [2]
-    assert identity(folder) == identity(tmp_path / "alone")
+    assert but_times(folder) == but_times(tmp_path / "alone")
 
 
 @pytest.fixture

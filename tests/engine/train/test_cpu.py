@@ -50,7 +50,7 @@ def trained(backend, member, context, weights, epochs: int = 1):
     for _ in range(epochs):
         (end,) = pack.advance()
     if isinstance(pack, CpuPack):
-        gradient = pack._packing.unpack(pack._desk.gradient)
+        gradient = pack._desk.packing.unpack(pack._desk.gradient)
     else:
         gradient = pack._training(0)._gradient.numpy()
     return pack.weights(0), gradient, end
@@ -219,7 +219,7 @@ def test_every_step_of_an_optimizer_is_the_references(optimizer, form, tiny_spac
     for _ in range(steps):  # an epoch is a single step
         (end,) = pack.advance()
         assert end.steps == 1
-        judge.check(pack._packing.unpack(pack._desk.gradient), pack.weights(0), steps)
+        judge.check(pack._desk.packing.unpack(pack._desk.gradient), pack.weights(0), steps)
 
 
 @pytest.mark.parametrize("batch_size", [20, 32], ids=["whole", "slices"])

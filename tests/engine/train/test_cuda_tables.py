@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wse.engine.space import Space
-from wse.engine.train.cuda_tables import Row, StepsAhead, address
+from wse.engine.train.cuda_tables import StepsAhead, address
+from wse.engine.train.row import Row
 from wse.engine.train.schedule import learning_rate
 from wse.kernels.optim.triton import step_columns
 
@@ -22,8 +23,7 @@ def packs(draw: st.DrawFn) -> list[Row | None]:
     rows: list[Row | None] = []
     for member in MEMBERS[: draw(st.integers(1, len(MEMBERS)))]:
         steps = draw(st.integers(1, 12))
-        order, classes = (1, 1), np.ones((1, 3), np.int64)
-        row = Row(member=member, batch=draw(st.integers(1, 9)), steps=steps, order=order, classes=classes)
+        row = Row(member=member, batch=draw(st.integers(1, 9)), steps=steps)
         row.go_on(draw(st.integers(1, 9)), np.ones(draw(st.integers(0, steps - 1))))
         rows += [row] if draw(st.booleans()) else [row, None]
     return rows
@@ -64,15 +64,14 @@ def test_steps_ahead_are_those_of_each_member(rows: list[Row | None]) -> None:
 
 def test_as_many_steps_as_may_be() -> None:
     """Only an end, or the limit, ends them: here the second end of the first row would come after six steps."""
-    rows = [Row(member=member, batch=1, steps=steps, order=(1, 1), classes=np.ones((1, 3), np.int64))
-            for member, steps in zip(MEMBERS, (3, 4, 5, 9), strict=False)]  # fmt: skip
+    rows = [Row(member=member, batch=1, steps=steps) for member, steps in zip(MEMBERS, (3, 4, 5, 9), strict=False)]
     assert len(StepsAhead(rows, SPACE.settings, MOST)) == 5
     assert len(StepsAhead(rows[3:], SPACE.settings, MOST)) == MOST
     assert len(StepsAhead(rows[:2], SPACE.settings, 3)) == 3
 
 
 def test_a_loss_that_is_not_finite() -> None:
-    row = Row(member=MEMBERS[0], batch=1, steps=4, order=(1, 1), classes=np.ones((1, 3), np.int64))
+    row = Row(member=MEMBERS[0], batch=1, steps=4)
     row.take(np.array([1.0, 2.0]))
     assert (row.done, row.losses, row.diverged) == (2, [1.0, 2.0], False)
     row.take(np.array([np.nan]))

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.train import Options, Run
+from wse.engine.train import Run
 from wse.engine.zoo import Zoo, merge_zoos, read_manifest, writer
+
+from ...zoos import flip_bit
+from .conftest import run_of
 
 SEED = 7
 
 
-def run(space, folder: Path, models: int, *, seed: int = SEED, **options) -> Run:
-    return Run(
-        Options(space=space, models=models, folder=folder, seed=seed, threads=1, device="reference", **options)
-    )
+def run(space, folder: Path, models: int, **options) -> Run:
+    return run_of(space, folder, **{"models": models, "seed": SEED, **options})
 
 
 def assert_same_members(zoo: Zoo, other: Zoo) -> None:
@@ -124,9 +125,7 @@ def test_a_crash_before_growing_leaves_the_zoo_complete(
 
 def test_a_damaged_shard_is_made_again_while_growing(at_once: Zoo, small: Path, tiny_space) -> None:
     shard = min((small / "shards").iterdir())
-    content = bytearray(shard.read_bytes())
-    content[-3] ^= 4
-    shard.write_bytes(content)
+    flip_bit(shard)
     assert run(tiny_space(), small, 6, resume=True).execute()
     assert_same_members(Zoo.open(small), at_once)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from zoo_content import content
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.train import Run, plan_repair, repair, trainer
 from wse.engine.zoo import Lock, Zoo, find_problems
 from wse.engine.zoo.format import write_manifest
 
+from ...zoos import flip_bit
 from .conftest import make
 
 SHARD = "shards"
@@ -33,21 +35,6 @@ def zoo(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "zoo"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the log, which grows."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "log.jsonl"
-    }
-
-
-def flip(path: Path, position: int = -3) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 4
-    path.write_bytes(content)
-
-
 def shards(folder: Path) -> list[Path]:
     return sorted((folder / SHARD).iterdir())
 
@@ -58,18 +45,18 @@ def mend(folder: Path, **options) -> bool:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "a bit of a shard": lambda zoo: flip(shards(zoo)[0]),
-    "a header": lambda zoo: flip(shards(zoo)[1], 20),
+    "a bit of a shard": lambda zoo: flip_bit(shards(zoo)[0]),
+    "a header": lambda zoo: flip_bit(shards(zoo)[1], 20),
     "a shard is cut": lambda zoo: shards(zoo)[0].write_bytes(b"short"),
     "a shard is missing": lambda zoo: shards(zoo)[-1].unlink(),
     "all shards are missing": lambda zoo: shutil.rmtree(zoo / SHARD),
-    "members": lambda zoo: flip(zoo / "members.parquet"),
+    "members": lambda zoo: flip_bit(zoo / "members.parquet"),
     "snapshots": lambda zoo: (zoo / "snapshots.parquet").unlink(),
     "leftovers": lambda zoo: ((zoo / "journal").mkdir(), (zoo / ".zoo.json.00ff00ff.tmp").write_text("x")),
     "all": lambda zoo: (
         shutil.rmtree(zoo / SHARD),
-        flip(zoo / "members.parquet"),
-        flip(zoo / "snapshots.parquet"),
+        flip_bit(zoo / "members.parquet"),
+        flip_bit(zoo / "snapshots.parquet"),
     ),
 }
 
@@ -79,7 +66,7 @@ def test_a_mended_zoo_is_the_same_zoo(damage: Callable[[Path], None], whole: Pat
     damage(zoo)
     assert Zoo.open(zoo).verify() != []
     assert mend(zoo)
-    assert contents(zoo) == contents(whole)
+    assert content(zoo) == content(whole)
     assert Zoo.open(zoo).verify() == []
 
 
@@ -90,30 +77,30 @@ def test_a_mended_zoo_is_the_same_zoo(damage: Callable[[Path], None], whole: Pat
 )
 def test_zoos_of_every_kind(changes: dict[str, object], tiny_space, tmp_path: Path) -> None:
     folder = make(tiny_space("small-cnn"), tmp_path / "zoo", models=3, **changes).folder
-    before = contents(folder)
-    flip(shards(folder)[0])
+    before = content(folder)
+    flip_bit(shards(folder)[0])
     (folder / "members.parquet").unlink()
     if changes.get("dtype") is None:
         (folder / "snapshots.parquet").unlink()
     assert mend(folder)
-    assert contents(folder) == before
+    assert content(folder) == before
 
 
 def test_a_member_that_diverged(tiny_space, tmp_path: Path) -> None:
     """Its snapshots end early, and it counts an epoch that none of them shows."""
     space = tiny_space("small-cnn", learning_rate=[1e-3, 1e30], optimizer="sgd", batch_size=16, activation="relu")
     folder = make(space, tmp_path / "zoo", models=8).folder
-    before = contents(folder)
+    before = content(folder)
     assert Zoo.open(folder).manifest.counts["diverged"] > 0
     for name in ("members.parquet", "snapshots.parquet"):
         (folder / name).unlink()
     assert mend(folder)
-    assert contents(folder) == before
+    assert content(folder) == before
 
 
 def test_only_what_is_damaged_is_trained_and_written(zoo: Path) -> None:
     damaged, *others = shards(zoo)
-    flip(damaged)
+    flip_bit(damaged)
     before = {path: path.stat().st_mtime_ns for path in (*others, *zoo.glob("*.parquet"), zoo / "zoo.json")}
     trained = []
 
@@ -170,10 +157,10 @@ def readable(folder: Path) -> set[object]:
 
 def test_killed_at_every_step(whole: Path, zoo: Path, tmp_path: Path) -> None:
     """A killed repair leaves the zoo as readable as it was, and the next one ends it."""
-    expected = contents(whole)
+    expected = content(whole)
     for path in shards(zoo)[:2]:
-        flip(path)
-    flip(zoo / "snapshots.parquet")
+        flip_bit(path)
+    flip_bit(zoo / "snapshots.parquet")
     before = readable(zoo)
     assert "members" in before
     assert "snapshots" not in before
@@ -191,28 +178,28 @@ def test_killed_at_every_step(whole: Path, zoo: Path, tmp_path: Path) -> None:
         assert readable(folder) >= before, f"killed at call {at}, {calls[at]}"
         (folder / "zoo.lock").unlink(missing_ok=True)  # which the next run may take over, and need not
         assert mend(folder)
-        assert contents(folder) == expected, f"killed at call {at}, {calls[at]}"
+        assert content(folder) == expected, f"killed at call {at}, {calls[at]}"
 
 
 def test_an_interrupted_repair_goes_on(whole: Path, zoo: Path) -> None:
-    flip(shards(zoo)[0])
-    before = contents(zoo)
+    flip_bit(shards(zoo)[0])
+    before = content(zoo)
 
     def stop_soon(run: Run) -> bool:
         run.stop()
         return run.execute()
 
     assert not mend(zoo, execute=stop_soon)
-    assert {name: content for name, content in contents(zoo).items() if not name.startswith("repair/")} == before
+    assert {name: stored for name, stored in content(zoo).items() if not name.startswith("repair/")} == before
     assert [p.text for p in find_problems(Zoo.open(zoo)) if p.file == zoo / "repair"] == [
         "it was left by a run or a repair that was killed"
     ]
     assert mend(zoo)
-    assert contents(zoo) == contents(whole)
+    assert content(zoo) == content(whole)
 
 
 def test_two_repairs_at_once(zoo: Path) -> None:
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     lock = Lock(zoo)
     with pytest.raises(UsageError, match="is being written by process"):
         mend(zoo)
@@ -222,13 +209,13 @@ def test_two_repairs_at_once(zoo: Path) -> None:
 
 def test_other_bits_are_never_put_in_place(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that computes otherwise."""
-    flip(shards(zoo)[0])
-    before = contents(zoo)
+    flip_bit(shards(zoo)[0])
+    before = content(zoo)
     real = trainer.initial_weights
     monkeypatch.setattr(trainer, "initial_weights", lambda *a, **k: np.nextafter(real(*a, **k), np.float32(9)))
     with pytest.raises(WseError, match=r"safetensors stays damaged: trained again.*restore it from a copy"):
         mend(zoo)
-    assert contents(zoo) == before
+    assert content(zoo) == before
 
 
 def test_a_table_that_comes_out_otherwise_is_not_put_in_place(zoo: Path) -> None:
@@ -273,7 +260,7 @@ def test_what_cannot_be_trained_again(zoo: Path, changes: dict[str, str], told: 
     if told is None:
         assert "before the weights were rounded" in beyond(zoo)["snapshots.parquet"]
         return
-    flip(shards(zoo)[0])
+    flip_bit(shards(zoo)[0])
     assert told in beyond(zoo)[shards(zoo)[0].name]
     assert told in beyond(zoo)["snapshots.parquet"]
 

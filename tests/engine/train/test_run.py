@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from zoo_content import but_times, content
 
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
@@ -20,27 +20,8 @@ from wse.engine.train import Options, Run
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import Zoo
 
-BASE = {"threads": 1, "seed": 7, "device": "reference"}
-
-
-def make(space, folder: Path, models: int = 6, **options) -> Zoo:
-    run = Run(Options(**{"space": space, "models": models, "folder": folder, **BASE, **options}))
-    assert run.execute()
-    return Zoo.open(folder)
-
-
-def identity(folder: Path) -> dict[str, object]:
-    """Everything in a zoo but times."""
-    zoo = Zoo.open(folder)
-    described = json.loads((folder / "zoo.json").read_text())
-    for name in ("timing", "checksum", "tables"):
-        del described[name]
-    return {
-        "zoo.json": described,
-        "members": zoo.members.drop_columns(["seconds"]).to_pylist(),
-        "snapshots": (folder / "snapshots.parquet").read_bytes(),
-        **{path.name: path.read_bytes() for path in (folder / "shards").iterdir()},
-    }
+from ...zoos import events
+from .conftest import make, run_of
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +35,25 @@ def alone(tiny_space, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("company", [{}, {"threads": 2}, {"rows": 2}, {"rows": 6, "threads": 3}], ids=str)
 def test_company_does_not_matter(company: dict[str, int], alone: Path, tiny_space, tmp_path: Path) -> None:
     make(tiny_space(), tmp_path / "zoo", **company)
-    assert identity(tmp_path / "zoo") == identity(alone)
+    assert but_times(tmp_path / "zoo") == but_times(alone)
 
 
 def test_rows_are_refilled(tiny_space, tmp_path: Path) -> None:
     space = tiny_space("small-cnn", epochs=[1, 2, 3], batch_size=16)
     make(space, tmp_path / "packed", models=7, rows=2)
     make(space, tmp_path / "alone", models=7)
-    assert identity(tmp_path / "packed") == identity(tmp_path / "alone")
+    assert but_times(tmp_path / "packed") == but_times(tmp_path / "alone")
 
 
 def test_order_does_not_matter(alone: Path, tiny_space, tmp_path: Path, monkeypatch) -> None:
-    run = Run(
-        Options(space=tiny_space(), models=6, folder=tmp_path / "zoo", threads=1, seed=7, device="reference")
-    )
+    run = run_of(tiny_space(), tmp_path / "zoo")
     plan = run.plan
     reversed_plan = type(plan)(
         packs=plan.packs[::-1], architectures=plan.architectures, may_stop_early=plan.may_stop_early
     )
     monkeypatch.setattr(run, "plan_of", lambda members: reversed_plan)
     assert run.execute()
-    assert identity(tmp_path / "zoo") == identity(alone)
+    assert but_times(tmp_path / "zoo") == but_times(alone)
 
 
 def test_a_larger_population_begins_with_the_smaller(alone: Path, tiny_space, tmp_path: Path) -> None:
@@ -131,52 +110,33 @@ class Stopping:
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_stopped_run_resumes_to_the_same_zoo(after: int, alone: Path, tiny_space, tmp_path: Path) -> None:
     folder = tmp_path / "zoo"
-    options = {
-        "space": tiny_space(),
-        "models": 6,
-        "folder": folder,
-        "threads": 1,
-        "seed": 7,
-        "device": "reference",
-    }
-    run = Run(Options(**options))
+    run = run_of(tiny_space(), folder)
     Stopping(run, after)
     assert not run.execute()
     assert run.progress().members >= after
     with pytest.raises(WseError, match=f"{run.progress().members} of 6.*--resume"):
         Zoo.open(folder)
-    resumed = Run(Options(**options, resume=True))
+    resumed = run_of(tiny_space(), folder, resume=True)
     assert resumed.execute()
     assert resumed.progress().members == 6
     assert len(resumed.progress().accuracies) == 6 - run.progress().members
-    assert identity(folder) == identity(alone)
-    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert events.count("start") == 2
-    assert events.count("member") == 6
-    assert events[-1] == "end"
+    assert but_times(folder) == but_times(alone)
+    told = [event["event"] for event in events(folder)]
+    assert told.count("start") == 2
+    assert told.count("member") == 6
+    assert told[-1] == "end"
 
 
 def test_resuming_a_complete_zoo_changes_nothing(alone: Path, tiny_space) -> None:
-    before = {path: path.read_bytes() for path in alone.rglob("*") if path.is_file() and path.name != "log.jsonl"}
-    assert Run(
-        Options(space=tiny_space(), models=6, folder=alone, seed=7, resume=True, device="reference")
-    ).execute()
-    assert {path: path.read_bytes() for path in before} == before
+    before = content(alone)
+    assert run_of(tiny_space(), alone, resume=True).execute()
+    assert content(alone) == before
 
 
 def test_resuming_another_run_is_refused(alone: Path, tiny_space) -> None:
     for change in ({"seed": 8}, {"models": 5}, {"space": tiny_space(epochs=3)}):
-        options = {
-            "space": tiny_space(),
-            "models": 6,
-            "folder": alone,
-            "seed": 7,
-            "resume": True,
-            "device": "reference",
-            **change,
-        }
         with pytest.raises(UsageError, match=next(iter(change))):
-            Run(Options(**options)).execute()
+            run_of(**{"space": tiny_space(), "folder": alone, "resume": True, **change}).execute()
 
 
 def test_a_folder_that_is_taken_is_refused(alone: Path, tiny_space, tmp_path: Path) -> None:

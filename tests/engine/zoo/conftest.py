@@ -11,17 +11,16 @@ import pytest
 
 from wse.engine.nets import Activate, Architecture, BatchNorm, Conv, Flatten, Input, Layout, Linear, MaxPool
 from wse.engine.zoo import (
-    ArchitectureEntry,
-    ImageSetEntry,
     Manifest,
     MemberResult,
     ShardPlan,
     Snapshot,
-    Timing,
     Zoo,
     ZooWriter,
     plan_shards,
 )
+
+from ...zoos import TIMING, manifest_of
 
 SMALL_INPUT = Input(size=5, color="grey")
 LAYOUTS = {
@@ -40,8 +39,6 @@ LAYOUTS = {
         )
     ),
 }
-
-TIMING = Timing(started="2026-11-22T10:00:00Z", finished="2026-11-22T11:00:00Z", seconds={"train": 3.5})
 
 
 @pytest.fixture(autouse=True)
@@ -99,18 +96,12 @@ class Maker:
     models: int = 8
     shard_members: int = 2
     manifest: Manifest = field(
-        default_factory=lambda: Manifest(
-            wse_version="0.1.0",
+        default_factory=lambda: manifest_of(
+            LAYOUTS,
             software={"numpy": "2.4.6", "torch": "2.13.0"},
             seed=7,
             models=8,
             space={"name": "tiny", "epochs": 2, "optimizers": ["sgd", "adam", "rmsprop"], "rate": {"low": 1e-5}},
-            labels="eval",
-            backend="reference",
-            precision="fp32",
-            dtype="float32",
-            image_sets={"digits": ImageSetEntry(sha256="ab" * 32, train=50, test=10, classes=10)},
-            architectures={name: ArchitectureEntry.of(layout) for name, layout in LAYOUTS.items()},
             config_types={
                 "optimizer": "string",
                 "activation": "string",
@@ -170,9 +161,3 @@ def name_other_members(shard: Path) -> None:
     content = shard.read_bytes()
     assert content.count(b"[6,7]") == 1
     shard.write_bytes(content.replace(b"[6,7]", b"[0,1]"))
-
-
-def flip_bit(path: Path, position: int, bit: int = 0) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1 << bit
-    path.write_bytes(content)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flip_bits import Trial, trials
 
-from wse.engine.bench.damage import Trial, trials
 from wse.engine.zoo import Zoo, integrity, shards, verify
 from wse.engine.zoo.shards import Shard
 

@@ -10,7 +10,8 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.zoo import ArchitectureEntry, Zoo, read_manifest
 from wse.engine.zoo.format import write_manifest
 
-from .conftest import LAYOUTS, Maker, contents, flip_bit
+from ...zoos import flip_bit
+from .conftest import LAYOUTS, Maker, contents
 
 
 def test_round_trip(maker: Maker, tmp_path: Path) -> None:

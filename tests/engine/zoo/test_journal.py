@@ -11,7 +11,8 @@ from wse.engine.errors import WseError
 from wse.engine.zoo import ShardEntry
 from wse.engine.zoo.journal import Journal, MemberLine, ShardLine
 
-from .conftest import flip_bit, member_result
+from ...zoos import flip_bit
+from .conftest import member_result
 
 PIECE = ShardEntry(file="000001.safetensors", architecture="norm", members=1, snapshots=3, bytes=9, sha256="00")
 LINES = [MemberLine(record=member_result(member).record(), piece=PIECE) for member in (1, 4, 3)]

@@ -17,7 +17,8 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.zoo import Zoo, lock, remove_zoo
 from wse.engine.zoo.lock import Lock
 
-from .conftest import TIMING, Maker, contents, member_result
+from ...zoos import TIMING
+from .conftest import Maker, contents, member_result
 
 HOLD = """
 import sys

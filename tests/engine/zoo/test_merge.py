@@ -31,7 +31,8 @@ from wse.engine.zoo.format import write_manifest
 from wse.engine.zoo.lock import Lock
 from wse.engine.zoo.tables import write_table
 
-from .conftest import LAYOUTS, TIMING, Maker, contents, flip_bit, member_result
+from ...zoos import TIMING, flip_bit
+from .conftest import LAYOUTS, Maker, contents, member_result
 
 MOVED = {"id", "shard", "row"}
 
@@ -214,8 +215,7 @@ def test_the_same_seed_with_other_set_ups_is_welcome(
     writer = maker.having(seed=7).create(tmp_path / "two")
     for member in range(8):
         result = member_result(member)
-        config = {**result.config, "learning_rate": 0.5}
-        writer.add(type(result)(**{**{f: getattr(result, f) for f in result.__slots__}, "config": config}))
+        writer.add(msgspec.structs.replace(result, config={**result.config, "learning_rate": 0.5}))
     assert len(merged([one, Zoo.open(writer.finish(TIMING))], tmp_path / "whole")) == 16
 
 

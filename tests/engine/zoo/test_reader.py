@@ -16,7 +16,8 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.zoo import DamagedError, Zoo, find_problems, reader
 from wse.engine.zoo.format import write_manifest
 
-from .conftest import LAYOUTS, Maker, contents, flip_bit, member_result, name_other_members
+from ...zoos import flip_bit
+from .conftest import LAYOUTS, Maker, contents, member_result, name_other_members
 
 
 def test_members_in_order(zoo: Zoo) -> None:

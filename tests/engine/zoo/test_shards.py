@@ -15,7 +15,7 @@ import torch
 from wse.engine.errors import WseError
 from wse.engine.zoo import Shard, ShardEntry, write_shard
 
-from .conftest import flip_bit
+from ...zoos import flip_bit
 
 DTYPES = ("float32", "float16", "bfloat16")
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38, -65520.0, 65519.0, 1.0], np.float32)

@@ -13,7 +13,8 @@ from wse.engine.nets import Layout
 from wse.engine.zoo import Zoo, fit_positions
 from wse.engine.zoo.slices import SliceDataset
 
-from .conftest import LAYOUTS, Maker, flip_bit, member_result, name_other_members
+from ...zoos import flip_bit
+from .conftest import LAYOUTS, Maker, member_result, name_other_members
 
 TRAINED = [0, 1, 2, 3, 6, 7]
 NORM = [0, 1, 3, 6, 7]

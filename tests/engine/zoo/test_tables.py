@@ -19,7 +19,8 @@ from wse.engine.zoo.tables import (
     write_table,
 )
 
-from .conftest import Maker, flip_bit, member_result
+from ...zoos import flip_bit
+from .conftest import Maker, member_result
 
 
 def test_members_table(zoo: Zoo) -> None:

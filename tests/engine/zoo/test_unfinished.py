@@ -12,7 +12,8 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.zoo import DamagedError, UnfinishedZoo, Zoo, ZooWriter, plan_shards
 from wse.engine.zoo.journal import Journal, ShardLine
 
-from .conftest import LAYOUTS, Maker, flip_bit, member_result
+from ...zoos import flip_bit
+from .conftest import LAYOUTS, Maker, member_result
 
 
 @pytest.fixture

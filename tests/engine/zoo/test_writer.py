@@ -7,15 +7,16 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import forward_macs, training_flops
 from wse.engine.zoo import Cost, ImageSetEntry, Timing, Zoo, ZooWriter, remove_zoo
 
-from .conftest import LAYOUTS, TIMING, Maker, contents, flip_bit, member_result
+from ...zoos import TIMING, flip_bit
+from .conftest import LAYOUTS, Maker, contents, member_result
 
 
 class Killed(BaseException):
@@ -341,9 +342,9 @@ def test_results_that_do_not_fit(maker: Maker, tmp_path: Path, changes: dict[str
     if name in result.config:
         changes = {"config": {**result.config, **changes}}
     elif hasattr(result.snapshots[0], name):
-        changes = {"snapshots": (replace(result.snapshots[0], **changes),)}
+        changes = {"snapshots": (changed(result.snapshots[0], **changes),)}
     with pytest.raises(ValueError, match=told):
-        writer.add(replace(result, **changes))
+        writer.add(changed(result, **changes))
     assert writer.finished == frozenset()
 
 
@@ -373,7 +374,7 @@ def test_faithful_labels_have_columns_of_their_own(tmp_path: Path) -> None:
     writer = ZooWriter.create(tmp_path / "zoo", maker.manifest, maker.plans)
     with pytest.raises(ValueError, match="do not go with 'faithful'"):
         writer.add(result)
-    writer.add(replace(result, snapshots=tuple(replace(snapshot, **values) for snapshot in result.snapshots)))
+    writer.add(changed(result, snapshots=tuple(changed(snapshot, **values) for snapshot in result.snapshots)))
     zoo = Zoo.open(writer.finish(TIMING))
     assert zoo.snapshots["faithful_test_accuracy"].to_pylist() == [0.25] * 3
     assert zoo.members["faithful_train_loss"].to_pylist() == [0.25]
@@ -397,7 +398,7 @@ def test_manifest_of_a_complete_zoo(maker: Maker, tmp_path: Path) -> None:
         ),
     )
     assert sum(entry.members for entry in writer.manifest.shards) == maker.models
-    assert msgspec.structs.replace(writer.manifest, timing=None) != writer.manifest
+    assert changed(writer.manifest, timing=None) != writer.manifest
     assert {entry.architecture for entry in writer.manifest.shards} == set(LAYOUTS)
 
 

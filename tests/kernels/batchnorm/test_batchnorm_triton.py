@@ -25,7 +25,7 @@ from wse.kernels.batchnorm.triton_gradient import normalise_gradient
 from wse.kernels.packs import Pack
 from wse.kernels.philox.triton_dropout import Keep, keep_layout
 
-from ..conftest import ROUNDED
+from ..conftest import ROUNDED, off
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN and infinity in the interpreter's numpy
 
@@ -206,11 +206,6 @@ def moments_of(y_RHWC: Tensor, pack: Pack, *, copies: int) -> Moments:
 
 # A GPU divides and takes roots to about two units in the last place.
 EXACT = 5e-6 if torch.cuda.is_available() else 1e-6
-
-
-def off(made: Tensor, expected: Tensor) -> float:
-    """The largest error, in the largest value."""
-    return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -18,7 +18,7 @@ from wse.kernels.conv.triton import convolve, input_gradient
 from wse.kernels.conv.triton_gradient import weight_gradient
 from wse.kernels.packs import Pack
 
-from ..conftest import ROUNDED
+from ..conftest import ROUNDED, off
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN and infinity in the interpreter's numpy
 
@@ -137,11 +137,6 @@ class Pass:
         parts = moments.parts.unflatten(2, (-1, moments.parts.shape[2]))[:, :, 0]
         used = parts[:, :, : moments.copies * shape.outputs].unflatten(2, (moments.copies, shape.outputs))
         return {"y": y[:, :, 1:-1], "dx": dx[:, :, 1:-1], "dw": dw, "db": db, "moments": used}
-
-
-def off(made: Tensor, expected: Tensor) -> float:
-    """The largest error, in the largest value."""
-    return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

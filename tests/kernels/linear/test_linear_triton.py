@@ -12,7 +12,7 @@ from wse.kernels.linear import reference
 from wse.kernels.linear.triton import input_gradient, linear, weight_gradient
 from wse.kernels.packs import Pack
 
-from ..conftest import ROUNDED
+from ..conftest import ROUNDED, off
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN and infinity in the interpreter's numpy
 
@@ -89,11 +89,6 @@ class Pass:
             assert whole[:, :16].isnan().all()  # nobody wrote there
             assert whole[:, 16 + size :].isnan().all()
         return {"y": y[:, : case.outputs], "dx": dx[:, : case.inputs], "dw": dw[:, :, : case.outputs], "db": db}
-
-
-def off(made: Tensor, expected: Tensor) -> float:
-    """The largest error, in the largest value."""
-    return ((made.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -12,17 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wse.engine.nets import Activate, Architecture, BatchNorm, Conv, Flatten, Input, Layout, Linear
-from wse.engine.zoo import (
-    ArchitectureEntry,
-    ImageSetEntry,
-    Manifest,
-    MemberResult,
-    Snapshot,
-    Timing,
-    Zoo,
-    ZooWriter,
-    plan_shards,
-)
+from wse.engine.zoo import MemberResult, Snapshot, Zoo, ZooWriter, plan_shards
+
+from ....zoos import TIMING, manifest_of
 
 
 def tiny_net(source: Any, outputs: int) -> nn.Module:
@@ -47,29 +39,15 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zo
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
     def make(plant: Plant, models: int, architectures: tuple[str, ...] = ("narrow", "wide")) -> Zoo:
-        manifest = Manifest(
-            wse_version="0.1.0",
-            software={},
-            seed=1,
-            models=models,
-            space={},
-            labels="eval",
-            backend="reference",
-            precision="fp32",
-            dtype="float32",
-            image_sets={"digits": ImageSetEntry(sha256="ab" * 32, train=50, test=10, classes=10)},
-            architectures={name: ArchitectureEntry.of(LAYOUTS[name]) for name in architectures},
-            config_types={"number": "int64"},
-        )
+        layouts = {name: LAYOUTS[name] for name in architectures}
+        manifest = manifest_of(layouts, seed=1, models=models, config_types={"number": "int64"})
         names = [architectures[member % len(architectures)] for member in range(models)]
         writer = ZooWriter.create(
             tmp_path / "zoo", manifest, plan_shards(list(enumerate(names)), dict.fromkeys(architectures, 1))
         )
         for member, name in enumerate(names):
             writer.add(_result(member, name, plant))
-        return Zoo.open(
-            writer.finish(Timing(started="2026-11-22T10:00:00Z", finished="2026-11-22T11:00:00Z", seconds={}))
-        )
+        return Zoo.open(writer.finish(TIMING))
 
     return make
 

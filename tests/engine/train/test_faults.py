@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from fault_test import trials
+from faults import Faults, failing
 
-from wse.engine.bench.fault_trials import trials
-from wse.engine.bench.faults import Faults, failing
 from wse.engine.zoo import journal, recovery
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import WseError
-from ..zoo import LOG_FILE
+from wse.engine.errors import WseError
+from wse.engine.zoo import LOG_FILE
 
 # "error": input/output error; "full": no space left; "short": half of what is to be written, then no space left.
 Kind = Literal["error", "full", "short"]
