@@ -82,7 +82,8 @@ def generate(
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or add members (more --models).")
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out, perhaps with more --models, or fewer."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zoo in --out.")] = False,
     dry_run: Annotated[

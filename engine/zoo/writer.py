@@ -34,7 +34,7 @@ from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
-from .recovery import check_same_run, recover
+from .recovery import check_nothing_lost, check_same_run, recover
 from .removal import holds_something, remove_leftovers
 from .reopening import reopen
 from .shards import Float32, Shard, write_shard
@@ -114,15 +114,17 @@ class ZooWriter:
         """Go on with a zoo, checking everything it holds so far.
 
         A complete zoo is left alone, unless it is to have more members: then it is one that is being written, of
-        which all but the new shards are there.
+        which all but the new shards are there. Members that were asked for may be left out again as long as they
+        are not stored: ``zoo.json`` says so first, and what else there is of them is then cleared away.
 
         Args:
             folder: of the zoo.
-            manifest: what ``create`` would be given; it may have more members than the zoo, see ``growth``.
+            manifest: what ``create`` would be given; it may have more or fewer members, see ``growth``.
             plans: likewise.
 
         Raises:
-            UsageError: the folder is not a zoo, was begun with another set-up, or another run is at work on it.
+            UsageError: the folder is not a zoo, was begun with another set-up, or has stored members that are not
+                asked for; or another run is at work on it.
             ValueError: manifest and plans do not fit.
             WseError: ``zoo.json`` is damaged, or a file cannot be read, written or removed.
         """
@@ -131,8 +133,10 @@ class ZooWriter:
         lock = Lock(folder)
         try:
             there = read_manifest(folder)  # as the run that held the lock left it
-            if manifest.models > there.models:
-                if there.status == "complete":
+            if manifest.models != there.models:
+                if manifest.models < there.models:
+                    check_nothing_lost(folder, there, plans)
+                elif there.status == "complete":
                     reopen(folder, there)
                 there = msgspec.structs.replace(manifest, software=there.software)
                 write_manifest(folder, there)
