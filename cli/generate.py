@@ -87,7 +87,8 @@ def generate(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zoo in --out.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be trained and what it takes; train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what is there, what would be trained and what it takes; do nothing."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -127,13 +128,13 @@ def generate(
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)
-    estimated = None
+    stored, estimated = run.look(), None
     if dry_run or budget or (run.plan.total("flops") > _LEAST_FLOPS and not resume):
         run, estimated = measured(run, seconds, silent=silent or dry_run)
     if dry_run:
         assert estimated is not None  # noqa: S101 - just above
-        print_plan(run, estimated, as_json=as_json, verbose=verbose)
-        run.check_disk()
+        print_plan(run, estimated, stored, as_json=as_json, verbose=verbose)
+        run.check_resources()
         return
     complete = execute(run, quiet=silent)
     if complete:

@@ -22,18 +22,18 @@ from .format import (
 )
 from .integrity import DamagedError, check_local, file_problem, saving
 from .items import Items
-from .lock import Lock
+from .lock import Lock, check_unlocked
 from .merge import merge_zoos
 from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .recovery import growth
-from .removal import remove_zoo
+from .removal import check_free, check_removable, remove_zoo
 from .shards import Shard, write_shard
 from .unfinished import UnfinishedZoo
 from .verify import Problem, find_problems
-from .writer import ZooWriter
+from .writer import ZooWriter, check_resumable
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -67,7 +67,11 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "check_free",
     "check_local",
+    "check_removable",
+    "check_resumable",
+    "check_unlocked",
     "file_problem",
     "find_problems",
     "fit_positions",

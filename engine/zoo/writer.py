@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..errors import UsageError, WseError
+from ..errors import WseError
 from ..files import sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
@@ -34,8 +34,8 @@ from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
-from .recovery import check_nothing_lost, check_same_run, recover
-from .removal import holds_something, remove_leftovers
+from .recovery import check_nothing_lost, check_same_run, recover, stored_members
+from .removal import check_free, remove_leftovers
 from .reopening import reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
@@ -91,14 +91,13 @@ class ZooWriter:
             WseError: a file cannot be written.
         """
         manifest = _planned(manifest, plans)
-        if folder.exists() and not folder.is_dir():
-            raise _taken(folder)
+        if not folder.is_dir():
+            check_free(folder)
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
         try:
-            if holds_something(folder):
-                raise _taken(folder)
+            check_free(folder)
             with saving(folder):
                 remove_leftovers(folder)
             write_manifest(folder, manifest)
@@ -129,7 +128,7 @@ class ZooWriter:
             WseError: ``zoo.json`` is damaged, or a file cannot be read, written or removed.
         """
         manifest = _planned(manifest, plans)
-        check_same_run(folder, read_manifest(folder), manifest)
+        check_resumable(folder, manifest, plans)
         lock = Lock(folder)
         try:
             there = read_manifest(folder)  # as the run that held the lock left it
@@ -332,6 +331,28 @@ class _Pieces(Sequence[Float32]):
         return weights
 
 
+def check_resumable(folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]) -> frozenset[int]:
+    """Find out whether ``ZooWriter.resume`` would go on with a zoo; nothing is written.
+
+    Args:
+        folder: of the zoo.
+        manifest: what ``ZooWriter.resume`` would be given.
+        plans: likewise.
+
+    Returns:
+        Ids of the members that the zoo says are stored; files are not checked.
+
+    Raises:
+        UsageError: as ``ZooWriter.resume``.
+        WseError: ``zoo.json`` is damaged, or the journal cannot be read.
+    """
+    there = read_manifest(folder)
+    check_same_run(folder, there, _planned(manifest, plans))
+    if manifest.models < there.models:
+        check_nothing_lost(folder, there, plans)
+    return stored_members(folder, there)
+
+
 def _planned(manifest: Manifest, plans: Sequence[ShardPlan]) -> Manifest:
     members = sum(len(plan.members) for plan in plans)
     if members != manifest.models:
@@ -340,10 +361,3 @@ def _planned(manifest: Manifest, plans: Sequence[ShardPlan]) -> Manifest:
     if unknown:
         raise ValueError(f"the manifest lacks architectures that are planned: {', '.join(unknown)}")
     return msgspec.structs.replace(manifest, plan=plan_checksum(plans))
-
-
-def _taken(folder: Path) -> UsageError:
-    return UsageError(
-        f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
-        "or name another folder"
-    )

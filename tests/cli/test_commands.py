@@ -86,6 +86,7 @@ def test_result_as_json(tmp_path: Path) -> None:
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     planned = wse("generate", *TINY, "--models", "24", "--dry-run", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.startswith("folder      zoo, a new zoo\n")
     assert "24 of 1 architecture" in planned.stdout
     assert "nws-k3-c3x2-f2x8" in planned.stdout
     assert list(tmp_path.iterdir()) == []
@@ -93,6 +94,49 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert fields["members"] == 24
     assert fields["training_images"] == 24 * 64
     assert fields["seconds"] > 0
+
+
+def everything(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Every file below a folder, and when it was last written."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "zoo is not empty: go on with the run in it by --resume"),
+        (["--overwrite"], 2, "thesis.txt besides the zoo"),
+        (["--resume", "--set", "epochs=3"], 2, "space.epochs: 1 there, 3 asked"),
+        (["--resume", "--models", "20"], 2, "24 of 24 models stored, and 4 of these would be lost"),
+        (["--resume", "--models", "24"], 0, "zoo, where all 24 models are stored: there is nothing to train"),
+        (["--resume", "--models", "30"], 0, "zoo, where 24 of 30 models are stored"),
+    ],
+)
+def test_a_dry_run_says_what_the_run_would_meet(
+    arguments: list[str], code: int, told: str, small: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small / "zoo", tmp_path / "zoo")
+    (tmp_path / "zoo" / "thesis.txt").touch()
+    before = everything(tmp_path)
+    planned = wse("generate", *TINY, "--models", "24", *arguments, "--dry-run", folder=tmp_path)
+    assert everything(tmp_path) == before
+    assert planned.returncode == code, planned.stderr
+    assert told in (planned.stderr if code else planned.stdout)
+    assert planned.stderr.count("\n") == bool(code)
+    if code:
+        real = wse("generate", *TINY, "--models", "24", *arguments, folder=tmp_path)
+        assert (real.returncode, real.stderr) == (code, planned.stderr)
+        assert everything(tmp_path) == before
+
+
+def test_a_dry_run_of_a_resumed_run_plans_what_is_missing(small: Path) -> None:
+    def plan(models: str) -> dict[str, object]:
+        arguments = ["--resume", "--models", models, "--dry-run", "--json"]
+        return json.loads(wse("generate", *arguments, folder=small).stdout)
+
+    grown, complete = plan("30"), plan("24")
+    assert (grown["stored"], grown["members"], grown["training_images"]) == (24, 6, 6 * 64)
+    assert (complete["stored"], complete["members"], complete["seconds"]) == (24, 0, 0.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -176,10 +220,12 @@ def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) ->
     wait_for_members(tmp_path / "zoo", 2, first)
     first.send_signal(signal.SIGSTOP)  # it is there, however slow the second one is
     second = wse("generate", *TINY, "--models", "24", begin, folder=tmp_path)
+    dry = wse("generate", *TINY, "--models", "24", begin, "--dry-run", folder=tmp_path)
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1].startswith(f"wse: zoo is being written by process {first.pid} on ")
     assert "Traceback" not in second.stderr
+    assert (dry.returncode, dry.stderr) == (2, second.stderr)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
     assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
