@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wse.cli import main as main_module
+from wse.cli import app as app_module
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
 
@@ -316,12 +316,43 @@ def test_what_nobody_foresaw_is_one_line(error: Exception, told: str, monkeypatc
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(app_module, "app", fail)
     monkeypatch.setattr(sys, "argv", ["wse", "info"])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1
     assert capsys.readouterr().err == told + "\n"
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error(monkeypatch, capsys) -> None:
+    def swallow() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise RecursionError from None
+
+    monkeypatch.setattr(app_module, "app", swallow)
+    monkeypatch.setattr(sys, "argv", ["wse", "report"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_commands_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "wse.cli", "info"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_zoo_is_overwritten_only_if_nothing_else_is_there(small: Path, tmp_path: Path) -> None:
@@ -351,7 +382,7 @@ def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys, wse.cli.main as m\n"
+        "import sys, wse.cli.app as m\n"
         "try: m.app(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'numpy', 'pyarrow', 'matplotlib', 'scipy'} & set(sys.modules)))"
