@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 from ..errors import UsageError, WseError
-from .cache import cache_fault
 from .containers import one_line
 from .search import downloads_folder
 from .sources import Download, get_source
@@ -71,7 +70,10 @@ def _fetch_file(download: Download, folder: Path, *, progress: bool) -> None:
     except OSError as error:
         # The errors of requests are OSErrors as well, but only those of the file system carry a number.
         if error.errno is not None:
-            raise cache_fault(folder, error) from error
+            reason = error.strerror or str(error)
+            raise WseError(
+                f"cannot write to the cache folder {folder} ({reason}); set WSE_CACHE to one with space"
+            ) from error
         raise WseError(
             f"{download.url}: download failed ({_network_reason(error)}); check the network, or put the file "
             f"in {folder}"
