@@ -61,7 +61,7 @@ def verify(
         for step in repaired:
             typer.echo(f"done: {step}")
         if opened is not None and not problems:
-            typer.echo(f"{zoo} is whole: {_extent(opened.manifest)}{_again(counts)}")
+            typer.echo(f"{zoo} is whole: {_extent(opened.manifest)}{_again(counts)}{_beside(zoo)}")
         else:
             _print_problems(zoo, problems, plan)
     if problems:
@@ -117,6 +117,13 @@ def _again(counts: dict[str, int]) -> str:
     return (f", {measured:,} measured again" if measured else "") + (
         f", {regenerated:,} trained again to the same bits" if regenerated else ""
     )
+
+
+def _beside(folder: Path) -> str:
+    from wse.engine.zoo import found_beside
+
+    names = ", ".join(path.name for path in found_beside(folder))
+    return f"; beside it in the folder: {names}" if names else ""
 
 
 def _print_problems(folder: Path, problems: list[Problem], plan: RepairPlan | None) -> None:

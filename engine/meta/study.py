@@ -14,12 +14,12 @@ import numpy as np
 
 from ..errors import UsageError, WseError
 from ..files import check_writable
-from ..zoo import STUDIES_FOLDER, Items, Zoo
+from ..zoo import STUDIES_FOLDER, STUDY_FILE, Items, Zoo
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
 from .options import StudyOptions
-from .results import STUDY_FILE, Confusion, Question, Score, Study, write_study
+from .results import Confusion, Question, Score, Study, write_study
 from .targets import Target
 from .views import Answers, grouped, groupings, score, together
 

@@ -7,6 +7,7 @@ from .format import (
     REPAIR_FOLDER,
     SHARD_FOLDER,
     STUDIES_FOLDER,
+    STUDY_FILE,
     ArchitectureEntry,
     Cost,
     Dtype,
@@ -32,7 +33,7 @@ from .recovery import growth
 from .removal import check_free, check_removable, remove_zoo
 from .shards import Shard, write_shard
 from .unfinished import UnfinishedZoo
-from .verify import Problem, find_problems
+from .verify import Problem, find_problems, found_beside
 from .writer import ZooWriter, check_resumable
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "REPAIR_FOLDER",
     "SHARD_FOLDER",
     "STUDIES_FOLDER",
+    "STUDY_FILE",
     "ArchitectureEntry",
     "Cost",
     "DamagedError",
@@ -75,6 +77,7 @@ __all__ = [
     "file_problem",
     "find_problems",
     "fit_positions",
+    "found_beside",
     "growth",
     "merge_zoos",
     "plan_checksum",
