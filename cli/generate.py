@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .forecast import measured, print_plan
-from .output import INTERRUPTED, percent_text, seconds_of, seconds_text
+from .output import INTERRUPTED, command_text, percent_text, seconds_of, seconds_text
 from .progress import execute
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def generate(
     from wse.engine.errors import UsageError
     from wse.engine.scale import executor_for
     from wse.engine.train import Run, backend_for, resolve_options
+    from wse.engine.zoo import resume_command
 
     place = executor_for(executor, processes=processes, address=address, slurm=slurm or ())
     options, notes = resolve_options(
@@ -141,10 +142,9 @@ def generate(
         _print_result(run, estimated, as_json=as_json)
         return
     progress = run.progress()
-    command = f"wse generate --resume --out {options.folder}"
     print(
         f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored, and how far those in "
-        f"training have come; go on with `{command}`",
+        f"training have come; go on with `{resume_command(options.folder)}`",
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
@@ -178,4 +178,4 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
         off = seconds["total"] / estimated.seconds - 1
         told = f"{percent_text(abs(off))} {'more' if off > 0 else 'less'}"
         typer.echo(f"{told} time than the {seconds_text(estimated.seconds)} that were expected")
-    typer.echo(f"look inside with `wse info {run.options.folder}`")
+    typer.echo(f"look inside with `{command_text('wse', 'info', run.options.folder)}`")

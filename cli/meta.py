@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import INTERRUPTED, percent_text, seconds_of
+from .output import INTERRUPTED, command_text, percent_text, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,8 +148,9 @@ def meta(
         return
     _print_study(study, every=verbose)
     write_study(folder, study)  # what cannot be kept has been seen at least
-    flags = (" --unfinished" if unfinished else "") + (f" --study {folder}" if out else "")
-    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{flags}`")
+    flags = [*(["--unfinished"] if unfinished else []), *(["--study", folder] if out else [])]
+    command = command_text("wse", "report", options.zoo, *flags)
+    typer.echo(f"\nall figures: {folder}; a page to read: `{command}`")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from .format import (
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError, check_local, file_problem, saving
+from .integrity import DamagedError, check_local, file_problem, resume_command, saving
 from .items import Items
 from .lock import Lock, check_unlocked
 from .merge import merge_zoos
@@ -84,6 +84,7 @@ __all__ = [
     "plan_shards",
     "read_manifest",
     "remove_zoo",
+    "resume_command",
     "saving",
     "write_shard",
 ]

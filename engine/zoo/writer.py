@@ -29,7 +29,7 @@ from .format import (
     read_manifest,
     write_manifest,
 )
-from .integrity import saving
+from .integrity import resume_command, saving
 from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
@@ -191,7 +191,7 @@ class ZooWriter:
         if missing:
             raise WseError(
                 f"{self.folder} cannot be finished: {len(missing):,} of {len(self._plan_of):,} members are "
-                f"missing (the first is {missing[0]}); train them with `wse generate --resume --out {self.folder}`"
+                f"missing (the first is {missing[0]}); train them with `{resume_command(self.folder)}`"
             )
         self._store_full_shards(self._plans)
         records = sorted(
