@@ -254,6 +254,7 @@ WRONG = {
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
     "impossible value": (["generate", *TINY, "--models", "3", "--set", "batch_size=0"], "`batch_size` (=0)"),
+    "endless": (["generate", *TINY, "--models", "3", "--set", f"epochs={10**10}"], "`epochs` (=10000000000)"),
     "bad value": (["generate", *TINY, "--models", "3", "--set", "l2=[1"], "l2=[1"),
     "no equals": (["generate", *TINY, "--models", "3", "--set", "epochs"], "key=value"),
     "unknown preset": (["generate", "--preset", "huge", "--models", "3"], "nws-main, nws-fixed or small-cnn"),
