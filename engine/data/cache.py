@@ -79,8 +79,7 @@ def load(name: str, *, data_dir: DataDir = None) -> ImageSet:
     path = cache_folder() / "images" / f"{name}-{_fingerprint(found)}.images"
     converted = _open(path, source)
     if converted is None:
-        train, test = source.read(found.files)
-        _check_classes(train[1], source, found)
+        train, test = _read(source, found)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as stream:
@@ -96,6 +95,18 @@ def load(name: str, *, data_dir: DataDir = None) -> ImageSet:
     if converted is None:
         raise WseError(f"{path}: changed while it was opened; run the command again")
     return converted
+
+
+def _read(source: Source, found: Found) -> tuple[Labelled, Labelled]:
+    try:
+        train, test = source.read(found.files)
+        _check_classes(train[1], source, found)
+    except WseError as error:
+        if source.package is not None:
+            raise
+        # Fetching alone would not help where another folder is searched first.
+        raise WseError(f"{error}: put the original there, or remove that and get it by `{source.how}`") from error
+    return train, test
 
 
 def _converted(source: Source, train: Labelled, test: Labelled) -> ImageSet:
@@ -127,7 +138,7 @@ def _check_classes(labels: NDArray[np.uint8], source: Source, found: Found) -> N
     empty = np.flatnonzero(counts == 0)
     if empty.size:
         classes = ", ".join(map(str, empty))
-        raise WseError(f"{found}: no training image of class {classes}; get {source.name!r} again")
+        raise WseError(f"{found}: no training image of class {classes}")
 
 
 def _write(stream: BinaryIO, source: Source, train: Labelled, test: Labelled) -> None:

@@ -148,7 +148,9 @@ def test_missing_class_is_named(tmp_path, make):
     labels = written.train.labels.copy()
     labels[(labels == 3) | (labels == 7)] = 0
     (tmp_path / "mnist/train-labels-idx1-ubyte").write_bytes(make.idx(labels))
-    with pytest.raises(WseError, match=r"/mnist: no training image of class 3, 7; get 'mnist' again"):
+    with pytest.raises(
+        WseError, match=r"/mnist: no training image of class 3, 7: put the original there, or remove"
+    ):
         load("mnist", data_dir=tmp_path)
     assert not (tmp_path / "cache").exists()
 
@@ -169,6 +171,9 @@ def test_truncated_source_is_named_and_leaves_nothing(tmp_path, make, name, file
     with pytest.raises(WseError) as caught:
         load(name, data_dir=tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).endswith(
+        f": put the original there, or remove that and get it by `wse data fetch {name}`"
+    )
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
