@@ -25,8 +25,8 @@ def main() -> None:
     verbose = any(flag in sys.argv[1:] for flag in ("-v", "--verbose"))
     if not verbose:  # one line, without the place in the code
         warnings.formatwarning = lambda message, *_, **__: f"wse: {message}\n"
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else Ctrl-C is not meant for this process
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else Ctrl-C is not meant for us
+    if heard:
         signal.signal(signal.SIGINT, interrupt)
     try:
         from .app import app  # takes a moment
@@ -38,7 +38,8 @@ def main() -> None:
         # A library that Ctrl-C meets while it is imported may turn it into an error of its own.
         sys.exit(INTERRUPTED if interrupted else _tell(error, verbose=verbose))
     finally:
-        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tell(error: Exception, *, verbose: bool) -> int:

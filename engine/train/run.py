@@ -236,15 +236,13 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
-        if not self.options.resume:
-            self.check_resources()  # before a folder is made
+        self.look()
+        self.check_resources()  # before a folder is made, or a zoo is to have more members
         with closing(self._open_writer()) as writer:
             stored = writer.finished
             self._earlier = len(stored)
             missing = [member.id for member in self.members if member.id not in stored]
             self.plan = self.plan_of(missing)
-            if self.options.resume:
-                self.check_resources()
             earlier = sittings(self.options.folder)
             log = Log(self.options.folder)
             log.write(

@@ -89,10 +89,11 @@ def check_unlocked(folder: Path) -> None:
         WseError: the file cannot be opened.
     """
     path = folder / LOCK_FILE
-    if not path.exists():
-        return
     with saving(path):
-        descriptor = os.open(path, os.O_RDWR)
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         try:
             _lock(descriptor, path, made=False)
         finally:

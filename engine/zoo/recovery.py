@@ -89,7 +89,7 @@ def check_nothing_lost(folder: Path, there: Manifest, plans: Sequence[ShardPlan]
             f"{folder} has {len(stored):,} of {there.models:,} models stored, and {lost:,} of these would be lost "
             f"with only {len(left):,}: ask for {max(stored) + 1:,} or more, or use another folder"
         )
-    for line in Journal(folder).read():
+    for line in Journal(folder).read() if stored else ():
         if isinstance(line, ShardLine) and _other_members(folder / SHARD_FOLDER / line.shard.file, planned):
             raise UsageError(
                 f"{folder} has stored models in {line.shard.file}, which {len(left):,} would fill otherwise: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -192,6 +193,13 @@ def test_what_is_stored_is_not_taken_back(small: Path, tiny_space) -> None:
         run(tiny_space(), small, 4, resume=True).execute()
     assert files(small) == before
     assert read_manifest(small).models == 9
+
+
+def test_more_than_fits_leaves_the_zoo_complete(small: Path, tiny_space, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    with pytest.raises(WseError, match="the zoo needs"):
+        run(tiny_space(), small, 6, resume=True).execute()
+    assert len(Zoo.open(small)) == 4
 
 
 def test_what_cannot_grow_is_refused(small: Path, tiny_space) -> None:

@@ -177,6 +177,14 @@ def test_members_in_shards_of_another_plan_are_not_taken_back(maker: Maker, tmp_
     assert fewer.resume(tmp_path / "zoo").finished == frozenset()
 
 
+def test_members_are_taken_back_where_nothing_has_begun(maker: Maker, tmp_path: Path) -> None:
+    maker.create(tmp_path / "zoo").close()
+    (tmp_path / "zoo" / "journal" / "journal.jsonl").unlink()
+    fewer = Maker(models=6).having(models=6)
+    fewer.complete(fewer.resume(tmp_path / "zoo"))
+    assert contents(tmp_path / "zoo") == contents(fewer.complete(fewer.create(tmp_path / "six")))
+
+
 def test_full_disk_at_every_step(maker: Maker, tmp_path: Path, expected: dict[str, bytes]) -> None:
     """Every failing call gives one line that names a file, and leaves a zoo that can be gone on with."""
     with pytest.MonkeyPatch.context() as patch:
