@@ -18,7 +18,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """List the image sets: found where, or how to get them."""
+    """List the image sets: where their files are, or how to get them. Files are read when a set is first used."""
     if context.invoked_subcommand is not None:
         return
     from wse.engine.data import status
@@ -42,23 +42,32 @@ def show(
     table.add_column("found in, or how to get it", overflow="fold")
     for row in rows:
         # Text, because brackets in a path would be taken for markup.
-        place = Text(f"to get it: {row.how}", "yellow") if row.found is None else Text(row.found, "green")
+        missing = "; ".join([f"to get it: {row.how}", *row.gaps])
+        place = Text(missing, "yellow") if row.found is None else Text(row.found, "green")
         table.add_row(row.name, f"{row.train_images:,}", f"{row.test_images:,}", place)
     Console().print(table)
 
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Image sets, such as mnist.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Image sets that `wse data` lists, such as mnist.")
+    ],
 ) -> None:
     """Download image sets into the cache, checksums verified."""
     import sys
 
     from wse.engine.data import fetch as fetch_set
+    from wse.engine.data import locate
+    from wse.engine.data.download import check_download
     from wse.engine.data.sources import get_source
 
     # A wrong name must show before the first download, which may be large.
     sources = [get_source(name) for name in names]
+    packages = {source.name: locate(source.name) for source in sources if source.package is not None}
     for source in sources:
-        folder = fetch_set(source.name, progress=sys.stderr.isatty())
-        typer.echo(f"{source.name}: {folder} ({source.origin})")
+        if packages.get(source.name) is None:
+            check_download(source)
+    for source in sources:
+        place = packages.get(source.name) or fetch_set(source.name, progress=sys.stderr.isatty())
+        typer.echo(f"{source.name}: {place} ({source.origin})")

@@ -21,8 +21,10 @@ _LONG_SECONDS = 1800
 
 def measured(run: Run, budget: float | None, *, silent: bool) -> tuple[Run, Estimate]:
     """The run, shortened if a budget asks for it, and what it takes here, in a line on stderr."""
-    from wse.engine.train import Run, fit_space, measure_speed
+    from wse.engine.train import Estimate, Run, fit_space, measure_speed
 
+    if not run.plan.packs:  # all is stored
+        return run, Estimate(seconds=0.0, least_seconds=None)
     with ProgressDisplay(run, quiet=silent):
         speed = measure_speed(run)
     asked = run.options.space
@@ -68,13 +70,16 @@ def _time_text(estimated: Estimate) -> str:
     return f"{seconds_text(estimated.least_seconds)} to {most}, depending on when members stop,"
 
 
-def print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -> None:
-    """What a dry run prints: cost in all and by architecture."""
+def print_plan(run: Run, estimated: Estimate, stored: int, *, as_json: bool, verbose: bool) -> None:
+    """What a dry run prints: what is in the folder, and what the rest costs, in all and by architecture."""
     plan, options = run.plan, run.options
     if as_json:
         import json
 
-        typer.echo(json.dumps(_plan_fields(run, estimated), indent=2))
+        typer.echo(json.dumps({"stored": stored, **_plan_fields(run, estimated)}, indent=2))
+        return
+    typer.echo(f"{'folder':<11} {_folder_text(run, stored)}")
+    if not plan.packs:
         return
     at_most = " at most" if plan.may_stop_early else ""
     rows = [
@@ -83,7 +88,7 @@ def print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -
         ("training", f"{count_text(plan.total('training_images'))} samples{at_most}"),
         ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),
         ("useful", f"{percent_text(run.useful_share())} of the steps that packs take"),
-        ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}, in {options.folder}"),
+        ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}"),
         ("memory", f"about {bytes_text(run.memory_bytes())}"),
         ("time here", f"about {_time_text(estimated)} by {run.workers} workers of the {run.backend.name} backend"),
     ]
@@ -98,6 +103,18 @@ def print_plan(run: Run, estimated: Estimate, *, as_json: bool, verbose: bool) -
         )
     if len(shown) < len(plan.architectures):
         typer.echo(f"and {len(plan.architectures) - len(shown):,} more (-v shows them)")
+
+
+def _folder_text(run: Run, stored: int) -> str:
+    """What a run would meet in its folder."""
+    from wse.engine.zoo.format import MANIFEST_FILE
+
+    folder, models = run.options.folder, f"{run.options.models:,}"
+    if not run.plan.packs:
+        return f"{folder}, where all {models} models are stored: there is nothing to train"
+    if run.options.resume:
+        return f"{folder}, where {stored:,} of {models} models are stored; of the others:"
+    return f"{folder}, {'in place of the zoo there' if (folder / MANIFEST_FILE).exists() else 'a new zoo'}"
 
 
 def _plan_fields(run: Run, estimated: Estimate) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .forecast import measured, print_plan
-from .output import INTERRUPTED, percent_text, seconds_of, seconds_text
+from .output import INTERRUPTED, command_text, percent_text, seconds_of, seconds_text
 from .progress import execute
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def generate(
         bool, typer.Option("--faithful", help="Also measure accuracies as the 2020 study did.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or add members (more --models).")
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out, perhaps with more --models, or fewer."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zoo in --out.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be trained and what it takes; train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what is there, what would be trained and what it takes; do nothing."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -96,6 +98,7 @@ def generate(
     from wse.engine.errors import UsageError
     from wse.engine.scale import executor_for
     from wse.engine.train import Run, backend_for, resolve_options
+    from wse.engine.zoo import resume_command
 
     place = executor_for(executor, processes=processes, address=address, slurm=slurm or ())
     options, notes = resolve_options(
@@ -126,23 +129,22 @@ def generate(
     if not quiet:
         for note in notes:
             print(note, file=sys.stderr)
-    estimated = None
+    stored, estimated = run.look(), None
     if dry_run or budget or (run.plan.total("flops") > _LEAST_FLOPS and not resume):
         run, estimated = measured(run, seconds, silent=silent or dry_run)
     if dry_run:
         assert estimated is not None  # noqa: S101 - just above
-        print_plan(run, estimated, as_json=as_json, verbose=verbose)
-        run.check_disk()
+        print_plan(run, estimated, stored, as_json=as_json, verbose=verbose)
+        run.check_resources()
         return
     complete = execute(run, quiet=silent)
     if complete:
         _print_result(run, estimated, as_json=as_json)
         return
     progress = run.progress()
-    command = f"wse generate --resume --out {options.folder}"
     print(
         f"wse: interrupted: {progress.members:,} of {progress.total:,} models are stored, and how far those in "
-        f"training have come; go on with `{command}`",
+        f"training have come; go on with `{resume_command(options.folder)}`",
         file=sys.stderr,
     )
     raise typer.Exit(INTERRUPTED)
@@ -176,4 +178,4 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
         off = seconds["total"] / estimated.seconds - 1
         told = f"{percent_text(abs(off))} {'more' if off > 0 else 'less'}"
         typer.echo(f"{told} time than the {seconds_text(estimated.seconds)} that were expected")
-    typer.echo(f"look inside with `wse info {run.options.folder}`")
+    typer.echo(f"look inside with `{command_text('wse', 'info', run.options.folder)}`")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import bytes_text
+from .output import bytes_text, command_text
 
 
 def merge(
@@ -39,7 +39,7 @@ def merge(
     if not quiet and (shared := seeds_in_common(manifest)):
         print(f"seed {shared} made several of these zoos: their members are not independent", file=sys.stderr)
     typer.echo(f"{out}: {manifest.models:,} members of {sources(manifest)}, {bytes_text(size)} of weights")
-    typer.echo(f"look inside with `wse info {out}`")
+    typer.echo(f"look inside with `{command_text('wse', 'info', out)}`")
 
 
 @contextmanager

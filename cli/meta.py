@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import percent_text, seconds_of
+from .output import INTERRUPTED, command_text, percent_text, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,7 @@ def meta(
         MODELS,
         Condition,
         SliceSpec,
+        StudyInterrupted,
         StudyOptions,
         kinds_of,
         make_study,
@@ -126,8 +127,19 @@ def meta(
         processes=processes,
         unfinished=unfinished,
     )
-    with _Progress(quiet=quiet or as_json) as progress:
-        study, folder = make_study(options, out, progress.show, overwrite=overwrite)
+    try:
+        with _Progress(quiet=quiet or as_json) as progress:
+            study, folder = make_study(options, out, progress.show, overwrite=overwrite)
+    except StudyInterrupted as interrupt:
+        shown = bool(interrupt.study.scores) and not as_json
+        if shown:
+            _print_study(interrupt.study, every=verbose)
+        print(
+            f"wse: interrupted: {interrupt.done:,} of {interrupt.fits:,} fits are done; "
+            f"{'what they tell is shown, and ' if shown else ''}no study is kept",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         import msgspec
 
@@ -136,8 +148,9 @@ def meta(
         return
     _print_study(study, every=verbose)
     write_study(folder, study)  # what cannot be kept has been seen at least
-    flags = (" --unfinished" if unfinished else "") + (f" --study {folder}" if out else "")
-    typer.echo(f"\nall figures: {folder}; a page to read: `wse report {options.zoo}{flags}`")
+    flags = [*(["--unfinished"] if unfinished else []), *(["--study", folder] if out else [])]
+    command = command_text("wse", "report", options.zoo, *flags)
+    typer.echo(f"\nall figures: {folder}; a page to read: `{command}`")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
-"""How numbers look on the terminal, the same in every command, and the exit code of an interrupted one."""
+"""How numbers and commands look on the terminal, everywhere the same, and the exit code of an interruption."""
 
 from __future__ import annotations
 
 import re
 
 from wse.engine.errors import UsageError
-from wse.engine.text import bytes_text, count_text, percent_text, seconds_text
+from wse.engine.text import bytes_text, command_text, count_text, percent_text, seconds_text
 
-__all__ = ["INTERRUPTED", "bytes_text", "count_text", "percent_text", "seconds_of", "seconds_text"]
+__all__ = ["INTERRUPTED", "bytes_text", "command_text", "count_text", "percent_text", "seconds_of", "seconds_text"]
 
 INTERRUPTED = 130
 

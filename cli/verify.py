@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import INTERRUPTED, bytes_text
+from .output import INTERRUPTED, bytes_text, command_text
 from .progress import execute
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def verify(
         for step in repaired:
             typer.echo(f"done: {step}")
         if opened is not None and not problems:
-            typer.echo(f"{zoo} is whole: {_extent(opened.manifest)}{_again(counts)}")
+            typer.echo(f"{zoo} is whole: {_extent(opened.manifest)}{_again(counts)}{_beside(zoo)}")
         else:
             _print_problems(zoo, problems, plan)
     if problems:
@@ -72,8 +72,8 @@ def _repair(zoo: Zoo, plan: RepairPlan, *, data_dir: Path | None, quiet: bool) -
     from wse.engine.train import repair
 
     if not repair(zoo, plan, data_dir=data_dir, execute=partial(execute, quiet=quiet), tell=_teller(quiet)):
-        text = f"interrupted: no file of the zoo has changed; go on with `wse verify --repair {zoo.folder}`"
-        typer.echo(f"wse: {text}", err=True)
+        command = command_text("wse", "verify", "--repair", zoo.folder)
+        typer.echo(f"wse: interrupted: no file of the zoo has changed; go on with `{command}`", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -119,11 +119,18 @@ def _again(counts: dict[str, int]) -> str:
     )
 
 
+def _beside(folder: Path) -> str:
+    from wse.engine.zoo import found_beside
+
+    names = ", ".join(path.name for path in found_beside(folder))
+    return f"; beside it in the folder: {names}" if names else ""
+
+
 def _print_problems(folder: Path, problems: list[Problem], plan: RepairPlan | None) -> None:
     for problem in problems:
         typer.echo(str(problem))
     if plan:
-        typer.echo(f"`wse verify --repair {folder}` would")
+        typer.echo(f"`{command_text('wse', 'verify', '--repair', folder)}` would")
         for step in plan.steps():
             typer.echo(f"  {step}")
     if plan is None:  # zoo.json itself

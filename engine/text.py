@@ -1,6 +1,8 @@
-"""How numbers are written for people: the same on the terminal, in the log and in a report."""
+"""How numbers and commands are written for people: the same on the terminal, in the log and in a report."""
 
 from __future__ import annotations
+
+import shlex
 
 
 def bytes_text(count: float) -> str:
@@ -37,3 +39,8 @@ def count_text(value: float) -> str:
 def percent_text(fraction: float) -> str:
     """0.1234 -> "12.3 %"."""
     return f"{100 * fraction:.1f} %"
+
+
+def command_text(*words: object) -> str:
+    """A command as it is typed: ("wse", "info", "my zoo") -> "wse info 'my zoo'"."""
+    return shlex.join(map(str, words))

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
-from wse.cli.main import app, main
+from wse.cli.app import app
+from wse.cli.main import main
 from wse.engine.data import IMAGE_SETS
 from wse.engine.space import PRESETS, PROPERTIES, SETTINGS, Settings, Setup, Space
 from wse.engine.train import Options, Run

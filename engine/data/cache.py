@@ -7,11 +7,13 @@ of `_PARTS`. Its name carries a fingerprint of the sources, so that changed sour
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +63,8 @@ def load(name: str, *, data_dir: DataDir = None) -> ImageSet:
     """Find, read and check an image set; the first time it is converted into the cache.
 
     The first load of a set takes seconds, later ones milliseconds: they map the file of the cache and
-    read no image. Any number of processes may load a set at once.
+    read no image. Any number of processes may load a set at once. Where the cache cannot be written, the images
+    are converted into memory, and a warning says so.
 
     Args:
         name: One of `IMAGE_SET_NAMES`.
@@ -69,30 +72,52 @@ def load(name: str, *, data_dir: DataDir = None) -> ImageSet:
 
     Raises:
         UsageError: `name` is unknown, the set is not here, or `data_dir` or ``WSE_DATA`` is no folder.
-        WseError: A file is damaged, a class has no training image, or the cache cannot be written.
+        WseError: A file is damaged, or a class has no training image.
     """
     found = require(name, data_dir=data_dir)
     source = get_source(name)
     path = cache_folder() / "images" / f"{name}-{_fingerprint(found)}.images"
     converted = _open(path, source)
     if converted is None:
-        train, test = source.read(found.files)
-        _check_classes(train[1], source, found)
+        train, test = _read(source, found)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, source, train, test)
+            with atomic_write(path) as stream:
+                _write(stream, source, train, test)
         except OSError as error:
-            raise cache_fault(path.parent, error) from error
+            warnings.warn(
+                f"images of {name} cannot be kept in {path.parent} ({error.strerror or error}), so each start "
+                "converts them: set WSE_CACHE to a folder that can be written",
+                stacklevel=2,
+            )
+            return _converted(source, train, test)
         converted = _open(path, source)
     if converted is None:
         raise WseError(f"{path}: changed while it was opened; run the command again")
     return converted
 
 
-def cache_fault(folder: Path, error: OSError) -> WseError:
-    """The error for a cache folder that cannot be written."""
-    reason = error.strerror or str(error)
-    return WseError(f"cannot write to the cache folder {folder} ({reason}); set WSE_CACHE to one with space")
+def _read(source: Source, found: Found) -> tuple[Labelled, Labelled]:
+    try:
+        train, test = source.read(found.files)
+        _check_classes(train[1], source, found)
+    except WseError as error:
+        if source.package is not None:
+            raise
+        # Fetching alone would not help where another folder is searched first.
+        raise WseError(f"{error}: put the original there, or remove that and get it by `{source.how}`") from error
+    return train, test
+
+
+def _converted(source: Source, train: Labelled, test: Labelled) -> ImageSet:
+    """An image set in memory."""
+    stream = io.BytesIO()
+    _write(stream, source, train, test)
+    content = np.frombuffer(stream.getbuffer(), np.uint8)
+    content.flags.writeable = False
+    images = _image_set(content, source)
+    assert images is not None  # noqa: S101 - just written
+    return images
 
 
 def _fingerprint(found: Found) -> str:
@@ -113,58 +138,58 @@ def _check_classes(labels: NDArray[np.uint8], source: Source, found: Found) -> N
     empty = np.flatnonzero(counts == 0)
     if empty.size:
         classes = ", ".join(map(str, empty))
-        raise WseError(f"{found}: no training image of class {classes}; get {source.name!r} again")
+        raise WseError(f"{found}: no training image of class {classes}")
 
 
-def _write(path: Path, source: Source, train: Labelled, test: Labelled) -> None:
+def _write(stream: BinaryIO, source: Source, train: Labelled, test: Labelled) -> None:
     digest = hashlib.sha256()
-    with atomic_write(path) as stream:
-        stream.seek(_HEADER_BYTES)
+    stream.seek(_HEADER_BYTES)
 
-        def put(array: NDArray[np.uint8]) -> None:
-            data = np.ascontiguousarray(array).data
-            digest.update(data)
-            stream.write(data)
+    def put(array: NDArray[np.uint8]) -> None:
+        data = np.ascontiguousarray(array).data
+        digest.update(data)
+        stream.write(data)
 
-        for part, (images, labels) in (("train", train), ("test", test)):
-            digest.update(f"{part}_images {len(images)},{SIZE},{SIZE},3\n".encode("ascii"))
-            for start in range(0, len(images), _CHUNK_IMAGES):
-                put(to_rgb32(images[start : start + _CHUNK_IMAGES]))
-            digest.update(f"{part}_labels {len(labels)}\n".encode("ascii"))
-            put(labels)
-        header = {
-            "format": FORMAT,
-            "name": source.name,
-            "train": len(train[1]),
-            "test": len(test[1]),
-            "sha256": digest.hexdigest(),
-        }
-        stream.seek(0)
-        stream.write(json.dumps(header).encode("ascii").ljust(_HEADER_BYTES))
+    for part, (images, labels) in (("train", train), ("test", test)):
+        digest.update(f"{part}_images {len(images)},{SIZE},{SIZE},3\n".encode("ascii"))
+        for start in range(0, len(images), _CHUNK_IMAGES):
+            put(to_rgb32(images[start : start + _CHUNK_IMAGES]))
+        digest.update(f"{part}_labels {len(labels)}\n".encode("ascii"))
+        put(labels)
+    header = {
+        "format": FORMAT,
+        "name": source.name,
+        "train": len(train[1]),
+        "test": len(test[1]),
+        "sha256": digest.hexdigest(),
+    }
+    stream.seek(0)
+    stream.write(json.dumps(header).encode("ascii").ljust(_HEADER_BYTES))
 
 
 def _open(path: Path, source: Source) -> ImageSet | None:
     """Map a converted file; None when it is missing, has the wrong size or is not what its name says."""
     try:
-        with open(path, "rb") as stream:
-            header = _parse_header(stream.read(_HEADER_BYTES), source)
-            if header is None:
-                return None
-            shapes: dict[str, tuple[int, ...]] = {}
-            for part in ("train", "test"):
-                shapes[f"{part}_images"] = (header[part], SIZE, SIZE, 3)
-                shapes[f"{part}_labels"] = (header[part],)
-            n_bytes = (header["train"] + header["test"]) * (_IMAGE_BYTES + 1)
-            if os.fstat(stream.fileno()).st_size != _HEADER_BYTES + n_bytes:
-                return None
-            mapped = np.memmap(stream, np.uint8, mode="r", offset=_HEADER_BYTES, shape=(n_bytes,))
-    except OSError:
+        return _image_set(np.memmap(path, np.uint8, mode="r"), source)
+    except (OSError, ValueError):  # an empty file cannot be mapped
         return None
-    arrays, start = {}, 0
+
+
+def _image_set(content: NDArray[np.uint8], source: Source) -> ImageSet | None:
+    """The image set in the bytes of a converted file."""
+    header = _parse_header(content[:_HEADER_BYTES].tobytes(), source)
+    if header is None:
+        return None
+    arrays, start = {}, _HEADER_BYTES
     for part in _PARTS:
-        stop = start + int(np.prod(shapes[part]))
-        arrays[part] = mapped[start:stop].reshape(shapes[part])
+        shape = (header[part.partition("_")[0]], *((SIZE, SIZE, 3) if part.endswith("images") else ()))
+        stop = start + math.prod(shape)
+        if stop > len(content):
+            return None
+        arrays[part] = content[start:stop].reshape(shape)
         start = stop
+    if start != len(content):
+        return None
     return ImageSet(name=source.name, n_classes=source.n_classes, sha256=header["sha256"], **arrays)
 
 

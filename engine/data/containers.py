@@ -21,9 +21,9 @@ def faults_named(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise WseError(f"{path}: truncated compressed data; get the file again") from error
+        raise WseError(f"{path}: truncated compressed data") from error
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
-        raise WseError(f"{path}: damaged archive ({one_line(error)}); get the file again") from error
+        raise WseError(f"{path}: damaged archive ({one_line(error)})") from error
     except OSError as error:
         raise WseError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
 

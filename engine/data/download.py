@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 
 from ..errors import UsageError, WseError
-from .cache import cache_fault
 from .containers import one_line
 from .search import downloads_folder
-from .sources import Download, get_source
+from .sources import Download, Source, get_source
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 18
@@ -32,14 +31,23 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         WseError: The network or the server fails, a checksum is wrong, or the cache cannot be written.
     """
     source = get_source(name)
-    if source.package is not None:
-        raise UsageError(
-            f"image set {name!r} is no download, it comes with {source.package}; get it with `{source.how}`"
-        )
+    check_download(source)
     folder = downloads_folder() / name
     for download in source.downloads:
         _fetch_file(download, folder, progress=progress)
     return folder
+
+
+def check_download(source: Source) -> None:
+    """Refuse a set that comes in a package.
+
+    Raises:
+        UsageError: it does.
+    """
+    if source.package is not None:
+        raise UsageError(
+            f"image set {source.name!r} is no download, it comes with {source.package}; get it with `{source.how}`"
+        )
 
 
 def _fetch_file(download: Download, folder: Path, *, progress: bool) -> None:
@@ -71,7 +79,10 @@ def _fetch_file(download: Download, folder: Path, *, progress: bool) -> None:
     except OSError as error:
         # The errors of requests are OSErrors as well, but only those of the file system carry a number.
         if error.errno is not None:
-            raise cache_fault(folder, error) from error
+            reason = error.strerror or str(error)
+            raise WseError(
+                f"cannot write to the cache folder {folder} ({reason}); set WSE_CACHE to one with space"
+            ) from error
         raise WseError(
             f"{download.url}: download failed ({_network_reason(error)}); check the network, or put the file "
             f"in {folder}"
@@ -83,5 +94,10 @@ def _network_reason(error: OSError) -> str:
     if response is not None:
         response.close()  # pooch leaves the connection of a refused request open
         return f"the server answered {response.status_code}"
+    cause: BaseException | None = error
+    while cause is not None:  # what the system said is told best, and lies deepest
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     reason = one_line(error)
     return type(error).__name__ if len(reason) > 80 else reason

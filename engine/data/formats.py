@@ -130,7 +130,7 @@ def read_svhn(path: Path) -> Labelled:
     images, labels = variables["X"], variables["y"].reshape(-1)
     _check_labels(labels, 1, 10, path)
     if not np.array_equal(labels, np.floor(labels)):
-        raise WseError(f"{path}: labels `y` are not whole numbers; get the file again")
+        raise WseError(f"{path}: labels `y` are not whole numbers")
     return images.transpose(3, 0, 1, 2), labels.astype(np.uint8) % np.uint8(10)
 
 
@@ -148,7 +148,7 @@ def _load_matlab(path: Path) -> dict[str, Any]:
         except WseError:
             raise
         except Exception as error:  # on damaged files scipy raises nearly anything, IndexError included
-            raise WseError(f"{path}: no intact MATLAB 5 file ({one_line(error)}); get it again") from error
+            raise WseError(f"{path}: no intact MATLAB 5 file ({one_line(error)})") from error
     return variables
 
 

@@ -46,6 +46,7 @@ class Status:
         train_images: Images in the training part of the original.
         test_images: Images in the test part of the original.
         found: Where it is, or None.
+        gaps: Folders that hold a part of it, each with the files that are missing there; empty if it was found.
         how: What to do to get it.
         origin: Who made it, and its terms of use where they are stated.
     """
@@ -56,6 +57,7 @@ class Status:
     train_images: int
     test_images: int
     found: str | None
+    gaps: tuple[str, ...]
     how: str
     origin: str
 
@@ -136,7 +138,7 @@ def status(data_dir: DataDir = None) -> list[Status]:
     folders = _data_folders(data_dir)
     rows = []
     for source in IMAGE_SETS.values():
-        found, _ = _search(source, folders)
+        found, gaps = _search(source, folders)
         rows.append(
             Status(
                 name=source.name,
@@ -145,6 +147,7 @@ def status(data_dir: DataDir = None) -> list[Status]:
                 train_images=source.counts[0],
                 test_images=source.counts[1],
                 found=None if found is None else found.where,
+                gaps=tuple(gaps),
                 how=source.how,
                 origin=source.origin,
             )

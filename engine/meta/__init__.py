@@ -17,7 +17,7 @@ from .results import (
     write_study,
 )
 from .splits import Condition
-from .study import make_study, run_study
+from .study import StudyInterrupted, make_study, run_study
 from .targets import Kind, Target, kinds_of, open_questions, target_of
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Score",
     "SliceSpec",
     "Study",
+    "StudyInterrupted",
     "StudyOptions",
     "Target",
     "find_studies",

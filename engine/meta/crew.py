@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 
 from ..errors import WseError
+from ..interrupts import starting_processes
 from ..machine import cores
 from ..zoo import Zoo
 from .jobs import Jobs, Outcome
@@ -25,7 +26,7 @@ LEAST_SECONDS = 5.0
 _WORK: list[Jobs] = []
 
 
-def done(jobs: Jobs, began: float, report: Report) -> Iterator[tuple[int, Outcome]]:
+def done(jobs: Jobs, began: float, report: Report) -> Generator[tuple[int, Outcome]]:
     """Do all jobs.
 
     Args:
@@ -64,7 +65,7 @@ class _Budget:
         return max(LEAST_SECONDS, left / turns)
 
 
-def _alone(jobs: Jobs, budget: _Budget, report: Report) -> Iterator[tuple[int, Outcome]]:
+def _alone(jobs: Jobs, budget: _Budget, report: Report) -> Generator[tuple[int, Outcome]]:
     total = len(jobs.all)
     for index, job in enumerate(jobs.all):
 
@@ -75,7 +76,7 @@ def _alone(jobs: Jobs, budget: _Budget, report: Report) -> Iterator[tuple[int, O
         yield index, jobs.do(index, budget.seconds_for(index, 1), progress)
 
 
-def _together(jobs: Jobs, budget: _Budget, workers: int, report: Report) -> Iterator[tuple[int, Outcome]]:
+def _together(jobs: Jobs, budget: _Budget, workers: int, report: Report) -> Generator[tuple[int, Outcome]]:
     total, ended = len(jobs.all), 0
     waiting: dict[Future[Outcome], int] = {}
     indices = iter(range(total))
@@ -85,7 +86,8 @@ def _together(jobs: Jobs, budget: _Budget, workers: int, report: Report) -> Iter
         while True:
             # No more than can be begun at once, so that the time for each is known when it begins.
             while len(waiting) < workers and (index := next(indices, None)) is not None:
-                waiting[pool.submit(_do, index, budget.seconds_for(index, workers))] = index
+                with starting_processes():
+                    waiting[pool.submit(_do, index, budget.seconds_for(index, workers))] = index
                 report(ended / total, str(jobs.all[index]), "")
             if not waiting:
                 return

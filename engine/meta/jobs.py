@@ -50,6 +50,11 @@ class Job:
     test: Indices
     layer: str = ""
 
+    @property
+    def asked(self) -> tuple[str, str, str]:
+        """What it has in common with the jobs of other rounds."""
+        return self.target.name, self.spec.name, self.layer
+
     def __str__(self) -> str:
         return f"{self.target.name}: {self.layer or self.spec.name}"
 

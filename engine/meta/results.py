@@ -15,10 +15,9 @@ import msgspec
 
 from ..errors import WseError
 from ..files import atomic_write
-from ..zoo import STUDIES_FOLDER
+from ..zoo import STUDIES_FOLDER, STUDY_FILE
 from .targets import Kind
 
-STUDY_FILE = "study.json"
 SCORES_FILE = "scores.csv"
 STUDY_FORMAT = 1
 

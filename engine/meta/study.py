@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import closing
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -12,14 +14,28 @@ import numpy as np
 
 from ..errors import UsageError, WseError
 from ..files import check_writable
-from ..zoo import STUDIES_FOLDER, Items, Zoo
+from ..zoo import STUDIES_FOLDER, STUDY_FILE, Items, Zoo
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
 from .options import StudyOptions
-from .results import STUDY_FILE, Confusion, Question, Score, Study, write_study
+from .results import Confusion, Question, Score, Study, write_study
 from .targets import Target
 from .views import Answers, grouped, groupings, score, together
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a study.
+
+    Attributes:
+        study: of what had been fitted in every round; it may have no scores.
+        done: how many fits had ended.
+        fits: how many there would have been.
+    """
+
+    def __init__(self, study: Study, *, done: int, fits: int) -> None:
+        super().__init__()
+        self.study, self.done, self.fits = study, done, fits
 
 
 def run_study(
@@ -49,6 +65,7 @@ def make_study(
     Raises:
         UsageError: something asked for does not exist, too few members are left, or ``out`` holds a study.
         WseError: the zoo is missing or damaged, or the folder cannot be written into.
+        StudyInterrupted: Ctrl-C came while models were fitted.
     """
     began = time.perf_counter()
     zoo = Zoo.open(options.zoo, unfinished=options.unfinished)
@@ -63,14 +80,27 @@ def make_study(
     except OSError as error:
         raise WseError(f"cannot write into {folder}: {error.strerror or error}; name another by --out") from error
     jobs = Jobs(options, zoo)
-    outcomes = dict(done(jobs, began, report or (lambda share, what, words: None)))
-    return _study(jobs, [outcomes[index] for index in range(len(jobs.all))], began), folder
+    outcomes: dict[int, Outcome] = {}
+    try:
+        with closing(done(jobs, began, report or (lambda share, what, words: None))) as ended:
+            outcomes.update(ended)
+    except KeyboardInterrupt:
+        study = _study(jobs, _in_every_round(jobs, outcomes), began)
+        raise StudyInterrupted(study, done=len(outcomes), fits=len(jobs.all)) from None
+    return _study(jobs, outcomes, began), folder
 
 
-def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
+def _in_every_round(jobs: Jobs, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
+    """The outcomes of models that were fitted to a target in all rounds: the same as in the whole study."""
+    missing = {jobs.all[index].asked for index in range(len(jobs.all)) if index not in outcomes}
+    return {index: outcome for index, outcome in outcomes.items() if jobs.all[index].asked not in missing}
+
+
+def _study(jobs: Jobs, outcomes: Mapping[int, Outcome], began: float) -> Study:
+    asked = [(jobs.all[index], outcome) for index, outcome in sorted(outcomes.items())]
     # (target, model, view, group) -> the answers of each round
     found: dict[tuple[str, str, str, str], list[Answers]] = defaultdict(list)
-    for job, outcome in zip(jobs.all, outcomes, strict=True):
+    for job, outcome in asked:
         for view, told in outcome.answers.items():
             group = str(jobs.options.test_length) if view == "length" else job.layer
             found[job.target.name, job.spec.name, view, group].append((job.test, told))
@@ -104,12 +134,16 @@ def _study(jobs: Jobs, outcomes: list[Outcome], began: float) -> Study:
         device=options.device,
         members=len(np.unique(jobs.items.members)),
         seconds=round(time.perf_counter() - began, 3),
-        questions=tuple(_question(target, jobs.items) for target in jobs.targets),
+        questions=tuple(
+            _question(target, jobs.items)
+            for target in jobs.targets
+            if any(job.target is target for job, _ in asked)
+        ),
         models={spec.name: spec.title for spec in options.specs()},
         scores=tuple(scores),
         confusions=tuple(confusions),
-        maps=tuple(outcome.map for outcome in outcomes if outcome.map is not None),
-        fits=tuple(outcome.fit for outcome in outcomes if outcome.fit is not None),
+        maps=tuple(outcome.map for _, outcome in asked if outcome.map is not None),
+        fits=tuple(outcome.fit for _, outcome in asked if outcome.fit is not None),
     )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..text import bytes_text, count_text, seconds_text
+from ..text import bytes_text, command_text, count_text, seconds_text
 from ..zoo import Manifest, RunEntry, Zoo
 from .summary import summarize
 
@@ -101,7 +101,7 @@ def commands(manifest: Manifest, files: Sequence[str]) -> list[str]:
 
 def _generate(manifest: Manifest, run: RunEntry, file: str, out: str) -> str:
     flags = [
-        f"wse generate --config {file}",
+        command_text("wse", "generate", "--config", file),
         f"--models {run.models}",
         f"--seed {run.seed}",
         f"--device {run.backend}",

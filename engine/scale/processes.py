@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from ..errors import UsageError, WseError
+from ..interrupts import starting_processes
 from ..machine import cores
 from ..train import Checkpoints, Report, Run
 from .dispatch import Ended, Message, dispatch
@@ -128,7 +129,8 @@ class _Worker:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, job, gpu, os.getpid()), name=f"wse-worker-{number}", daemon=True
         )
-        self._process.start()
+        with starting_processes():
+            self._process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
     def begin(self, task: Task) -> None:

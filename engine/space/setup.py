@@ -22,6 +22,7 @@ PositiveInt = Annotated[int, Meta(ge=1)]
 Width = Annotated[int, Meta(ge=1, le=4096)]
 FilterSize = Annotated[int, Meta(ge=1, le=32)]
 BatchSize = Annotated[int, Meta(ge=1, le=65536)]
+Epochs = Annotated[int, Meta(ge=1, le=1_000_000_000)]  # and an epoch is a 32-bit word of random numbers' addresses
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 
@@ -46,7 +47,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     l2: NonNegativeFloat
     weight_decay: NonNegativeFloat
     train_fraction: Annotated[float, Meta(gt=0, le=1)]
-    epochs: PositiveInt
+    epochs: Epochs
     images_per_epoch: PositiveInt | None
     batch_norm: bool
     filter_size: FilterSize

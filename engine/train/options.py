@@ -43,7 +43,7 @@ class Options:
         threads: packs trained at the same time; None: one for each core, or as many as suit a GPU.
         rows: members that train side by side in a pack; None: what suits the backend.
         checkpoint_seconds: of work that a killed run may lose; 0: members are checkpointed after every epoch.
-        resume: go on with an unfinished run in ``folder``, or train more members of a finished one.
+        resume: go on with the run in ``folder``, perhaps with more members, or fewer as long as none is stored.
         overwrite: replace a zoo in ``folder``.
 
     Raises:

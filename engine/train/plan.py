@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from ..nets import Architecture, Layout, forward_macs, training_flops
 from ..space import Member
@@ -116,29 +115,30 @@ def make_plan(
     parts, packs = [], []
     for architecture, group in groups.items():
         values = Layout(architecture).size
-        images = np.array([_training_images(member, context) for member in group])
-        measured = np.array([_evaluation_images(member, context, faithful) for member in group])
-        training = images * training_flops(architecture)
-        evaluation = measured * 2 * forward_macs(architecture)
+        trained, measured = training_flops(architecture), 2 * forward_macs(architecture)
+        images = [_training_images(member, context) for member in group]
+        training = [count * trained for count in images]  # not in NumPy: FLOPs may go beyond 64 bits
+        evaluation = [_evaluation_images(member, context, faithful) * measured for member in group]
         snapshots = sum(snapshot_count(context.settings.snapshots, member.setup.epochs) for member in group)
         parts.append(
             ArchitecturePlan(
                 architecture=architecture,
                 members=len(group),
                 values=values,
-                training_images=int(images.sum()),
-                training_flops=int(training.sum()),
-                evaluation_flops=int(evaluation.sum()),
+                training_images=sum(images),
+                training_flops=sum(training),
+                evaluation_flops=sum(evaluation),
                 bytes=snapshots * values * BYTES_PER_VALUE[dtype],
             )
         )
-        order = np.argsort(-(training + evaluation), kind="stable")
+        work = list(map(operator.add, training, evaluation))
+        order = sorted(range(len(group)), key=work.__getitem__, reverse=True)
         size = members_per_pack or len(group)
         packs += [
             PackPlan(
                 architecture=architecture,
                 members=tuple(group[index] for index in chosen),
-                images=tuple(int(images[index]) for index in chosen),
+                images=tuple(images[index] for index in chosen),
             )
             for chosen in (order[first : first + size] for first in range(0, len(group), size))
         ]

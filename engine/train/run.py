@@ -14,6 +14,7 @@ from heapq import nlargest
 
 from ..data import ImageSet, load
 from ..errors import WseError
+from ..files import check_writable
 from ..machine import available_bytes
 from ..nets import Layout
 from ..zoo import (
@@ -22,8 +23,13 @@ from ..zoo import (
     ShardPlan,
     Timing,
     ZooWriter,
+    check_free,
+    check_removable,
+    check_resumable,
+    check_unlocked,
     growth,
     remove_zoo,
+    saving,
 )
 from .backend import Backend, Context
 from .checkpoints import Checkpoints
@@ -57,7 +63,7 @@ class Run:
         image_sets: those that occur in it.
         executor: where members train.
         context: settings and splits.
-        plan: of the whole population; of what is missing once ``execute`` has begun.
+        plan: of the whole population; of what is missing once ``look`` or ``execute`` has found that out.
         workers: packs trained at the same time, at most.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
         seconds: what this sitting took, by stage; empty before it has ended.
@@ -178,12 +184,36 @@ class Run:
             preparing=self._preparing if preparing is None else preparing,
         )
 
-    def check_disk(self) -> None:
-        """Compare the plan with the free space.
+    def look(self) -> int:
+        """Find out what ``execute`` would meet in the folder, and plan for what is missing; nothing is written.
+
+        Returns:
+            How many members are stored there.
 
         Raises:
-            WseError: the weights do not fit.
+            UsageError: as ``execute``.
+            WseError: ``zoo.json`` is damaged, the journal cannot be read, or the folder cannot be written into.
         """
+        folder, stored = self.options.folder, frozenset[int]()
+        check_unlocked(folder)
+        if self.options.resume:
+            stored = check_resumable(folder, self.manifest, self._shards)
+        elif self.options.overwrite:
+            check_removable(folder)
+        else:
+            check_free(folder)
+        with saving(folder):
+            check_writable(folder)
+        self.plan = self.plan_of([member.id for member in self.members if member.id not in stored])
+        return len(stored)
+
+    def check_resources(self) -> None:
+        """Compare the plan with what there is of the system's open files, memory and disk.
+
+        Raises:
+            WseError: something does not suffice.
+        """
+        check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
         wanted = self.options.folder.absolute()
         folder = next(path for path in (*wanted.parents, wanted) if path.exists())
         free = shutil.disk_usage(folder).free
@@ -206,16 +236,13 @@ class Run:
             WseError: a file cannot be written, or the disk is too small.
         """
         started, started_at = time.perf_counter(), datetime.now(UTC)
-        check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
-        if not self.options.resume:
-            self.check_disk()  # before a folder is made
+        self.look()
+        self.check_resources()  # before a folder is made, or a zoo is to have more members
         with closing(self._open_writer()) as writer:
             stored = writer.finished
             self._earlier = len(stored)
             missing = [member.id for member in self.members if member.id not in stored]
             self.plan = self.plan_of(missing)
-            if self.options.resume:
-                self.check_disk()
             earlier = sittings(self.options.folder)
             log = Log(self.options.folder)
             log.write(

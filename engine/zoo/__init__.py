@@ -7,6 +7,7 @@ from .format import (
     REPAIR_FOLDER,
     SHARD_FOLDER,
     STUDIES_FOLDER,
+    STUDY_FILE,
     ArchitectureEntry,
     Cost,
     Dtype,
@@ -20,20 +21,20 @@ from .format import (
     Timing,
     read_manifest,
 )
-from .integrity import DamagedError, check_local, file_problem, saving
+from .integrity import DamagedError, check_local, file_problem, resume_command, saving
 from .items import Items
-from .lock import Lock
+from .lock import Lock, check_unlocked
 from .merge import merge_zoos
 from .normalising import Positions, fit_positions
 from .plan import ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .recovery import growth
-from .removal import remove_zoo
+from .removal import check_free, check_removable, remove_zoo
 from .shards import Shard, write_shard
 from .unfinished import UnfinishedZoo
-from .verify import Problem, find_problems
-from .writer import ZooWriter
+from .verify import Problem, find_problems, found_beside
+from .writer import ZooWriter, check_resumable
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -42,6 +43,7 @@ __all__ = [
     "REPAIR_FOLDER",
     "SHARD_FOLDER",
     "STUDIES_FOLDER",
+    "STUDY_FILE",
     "ArchitectureEntry",
     "Cost",
     "DamagedError",
@@ -67,16 +69,22 @@ __all__ = [
     "Zoo",
     "ZooMember",
     "ZooWriter",
+    "check_free",
     "check_local",
+    "check_removable",
+    "check_resumable",
+    "check_unlocked",
     "file_problem",
     "find_problems",
     "fit_positions",
+    "found_beside",
     "growth",
     "merge_zoos",
     "plan_checksum",
     "plan_shards",
     "read_manifest",
     "remove_zoo",
+    "resume_command",
     "saving",
     "write_shard",
 ]

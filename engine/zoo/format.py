@@ -40,6 +40,8 @@ LOG_FILE = "log.jsonl"
 LOCK_FILE = "zoo.lock"
 # Who reads the weights may keep here what was found; it is removed with the zoo that it is about.
 STUDIES_FOLDER = "meta"
+# A folder with this file is a study, wherever it is kept.
+STUDY_FILE = "study.json"
 
 # Of what a run says of its stages these have no sum over several.
 _NOT_SUMMED = ("workers", "overhead")

@@ -9,8 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UsageError, WseError
+from ..text import command_text
 
 MENDING = "see what `wse verify --repair` can make again, or restore it from a copy"
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with an unfinished zoo."""
+    return command_text("wse", "generate", "--resume", "--out", folder)
 
 
 @contextmanager

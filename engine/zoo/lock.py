@@ -71,12 +71,7 @@ class Lock:
                 except FileNotFoundError:  # its run has just ended
                     continue
             try:
-                advice = _refused(descriptor, made)
-                if advice:
-                    holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
-                    raise UsageError(
-                        f"{self.path.parent} is being written by {holder}: {advice.format(file=self.path)}"
-                    )
+                _lock(descriptor, self.path, made)
                 # A run that ended meanwhile has removed the file, and what was locked is nobody's any more.
                 if self.path.exists() and os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return descriptor
@@ -84,6 +79,33 @@ class Lock:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+
+def check_unlocked(folder: Path) -> None:
+    """Refuse a folder that a run is writing, without taking its lock.
+
+    Raises:
+        UsageError: another run holds the lock.
+        WseError: the file cannot be opened.
+    """
+    path = folder / LOCK_FILE
+    with saving(path):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            _lock(descriptor, path, made=False)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, made: bool) -> None:
+    """Lock an open file; a ``UsageError`` says who has it."""
+    advice = _refused(descriptor, made)
+    if advice:
+        holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
+        raise UsageError(f"{path.parent} is being written by {holder}: {advice.format(file=path)}")
 
 
 def _refused(descriptor: int, made: bool) -> str | None:

@@ -21,7 +21,7 @@ from ..errors import UsageError, WseError
 from ..machine import open_files
 from ..nets import Layout
 from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, RunEntry, ShardEntry, read_manifest
-from .integrity import DamagedError
+from .integrity import DamagedError, resume_command
 from .items import Items
 from .journal import Journal
 from .shards import Float32, Shard
@@ -78,7 +78,7 @@ class Zoo:
             finished = len(Journal(folder).finished())
             raise WseError(
                 f"{folder} is unfinished: {finished:,} of {manifest.models:,} members are there; "
-                f"finish it with `wse generate --resume --out {folder}`, or look at these with "
+                f"finish it with `{resume_command(folder)}`, or look at these with "
                 "`wse info`, or `wse meta` and `wse report` with --unfinished"
             )
         _check_names(folder / MANIFEST_FILE, manifest)

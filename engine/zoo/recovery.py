@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..errors import UsageError
+from ..errors import UsageError, WseError
 from .format import SHARD_FOLDER, Manifest, ShardEntry, canonical_json, read_manifest
 from .integrity import file_problem, saving
-from .journal import Journal, Line, MemberLine
+from .journal import Journal, Line, MemberLine, ShardLine
 from .plan import ShardPlan
+from .shards import Shard
 
 # What decides the bits of the members; the rest of a manifest follows from it or is filled in at the end.
 _DECISIVE = ("space", "seed", "wse_version", "image_sets", "labels", "backend", "precision", "dtype")
@@ -31,33 +32,31 @@ class Recovered:
 
 
 def growth(folder: Path, models: int) -> tuple[int, ...]:
-    """``grown_from`` of a zoo when so many members are asked for.
+    """``grown_from`` of a zoo when so many members are asked for, be they more or fewer than before.
 
     Raises:
-        UsageError: the folder is not a zoo, or has more members.
+        UsageError: the folder is not a zoo.
         WseError: ``zoo.json`` is damaged.
     """
     there = read_manifest(folder)
-    if models < there.models:
-        raise UsageError(
-            f"{folder} has {there.models:,} models, and {models:,} are asked for: a zoo can grow, not shrink; "
-            "ask for as many or more, or use another folder"
-        )
-    return (*there.grown_from, there.models) if models > there.models else there.grown_from
+    before = tuple(size for size in there.grown_from if size < models)
+    return (*before, there.models) if models > there.models else before
 
 
 def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
-    """Refuse to resume a run with another set-up; more members of the same are welcome.
+    """Refuse to resume a run with another set-up; more members of the same are welcome, and fewer.
 
     Raises:
         UsageError: names the first differences, with both values; or the zoo was merged.
     """
     there.the_run(folder, "gone on with")
     before, now = (msgspec.json.decode(canonical_json(manifest)) for manifest in (there, asked))
-    grows = asked.models > there.models
-    if grows:  # new members may bring image sets of the space that none had before
-        now["image_sets"] = {name: now["image_sets"].get(name) for name in before["image_sets"]}
-    decisive = _DECISIVE if grows else (*_DECISIVE, *_SIZE)
+    decisive: tuple[str, ...] = (*_DECISIVE, *_SIZE)
+    if asked.models != there.models:
+        decisive = _DECISIVE
+        common = before["image_sets"].keys() & now["image_sets"].keys()  # more members may have more of the space
+        for manifest in (before, now):
+            manifest["image_sets"] = {name: manifest["image_sets"][name] for name in common}
     found = [text for name in decisive for text in _differences(name, before[name], now[name])]
     torch = (software.get("torch", _ABSENT) for software in (before["software"], now["software"]))
     found += _differences("torch", *torch)
@@ -67,6 +66,52 @@ def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
             f"{folder} was begun with another set-up ({'; '.join(found[:3])}{more}): "
             "ask for the same again, use another folder, or start afresh with --overwrite"
         )
+
+
+def check_nothing_lost(folder: Path, there: Manifest, plans: Sequence[ShardPlan]) -> None:
+    """Refuse to go on with fewer members than a zoo was to have, if that costs any that is stored.
+
+    Args:
+        folder: of the zoo.
+        there: its manifest.
+        plans: of the members that are left.
+
+    Raises:
+        UsageError: stored members are not among them, or would stand in another shard than they do.
+        WseError: the journal cannot be read.
+    """
+    planned = {plan.file: plan.members for plan in plans}
+    left = frozenset(member for members in planned.values() for member in members)
+    stored = stored_members(folder, there)
+    lost = len(stored - left)
+    if lost:
+        raise UsageError(
+            f"{folder} has {len(stored):,} of {there.models:,} models stored, and {lost:,} of these would be lost "
+            f"with only {len(left):,}: ask for {max(stored) + 1:,} or more, or use another folder"
+        )
+    for line in Journal(folder).read() if stored else ():
+        if isinstance(line, ShardLine) and _other_members(folder / SHARD_FOLDER / line.shard.file, planned):
+            raise UsageError(
+                f"{folder} has stored models in {line.shard.file}, which {len(left):,} would fill otherwise: "
+                f"ask for {there.models:,}, or use another folder"
+            )
+
+
+def _other_members(shard: Path, planned: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a shard has other members than it is to have; not if it must be made again anyway."""
+    try:
+        return Shard(shard).members != planned.get(shard.name)
+    except WseError:
+        return False
+
+
+def stored_members(folder: Path, there: Manifest) -> frozenset[int]:
+    """Ids of the members that a zoo says are stored; nothing of it is checked.
+
+    Raises:
+        WseError: the journal cannot be read.
+    """
+    return frozenset(range(there.models)) if there.status == "complete" else Journal(folder).finished()
 
 
 def recover(folder: Path, plans: Sequence[ShardPlan], journal: Journal) -> Recovered:

@@ -36,8 +36,23 @@ def remove_zoo(folder: Path) -> None:
             is removed.
         WseError: a file cannot be removed.
     """
-    if not folder.exists() or (folder.is_dir() and not holds_something(folder)):
+    if not check_removable(folder):
         return
+    lock = Lock(folder)
+    try:
+        _remove_files(folder)
+    finally:
+        lock.release()
+
+
+def check_removable(folder: Path) -> bool:
+    """Whether a folder holds a zoo and nothing else, so that ``remove_zoo`` has something to remove.
+
+    Raises:
+        UsageError: it holds something else, perhaps besides a zoo.
+    """
+    if not folder.exists() or (folder.is_dir() and not holds_something(folder)):
+        return False
     if not (folder / MANIFEST_FILE).is_file():
         raise UsageError(f"{folder} is not a zoo, so it is not overwritten: name another folder")
     with loading(folder):
@@ -48,11 +63,20 @@ def remove_zoo(folder: Path) -> None:
             f"{folder} holds {others[0]}{more} besides the zoo, so it is not overwritten: move that, or name "
             "another folder"
         )
-    lock = Lock(folder)
-    try:
-        _remove_files(folder)
-    finally:
-        lock.release()
+    return True
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to begin a zoo where something is.
+
+    Raises:
+        UsageError: the folder has something in it, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or holds_something(folder)):
+        raise UsageError(
+            f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
+            "or name another folder"
+        )
 
 
 def _own(folder: Path) -> list[Path]:

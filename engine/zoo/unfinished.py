@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..errors import WseError
 from .format import SHARD_FOLDER, Manifest, ShardEntry, read_manifest
+from .integrity import resume_command
 from .journal import Journal, MemberLine
 from .reader import Zoo
 from .records import STATUSES
@@ -61,7 +62,7 @@ class UnfinishedZoo(Zoo):
         if not ended:
             raise WseError(
                 f"{folder} is unfinished: none of its {manifest.models:,} members has ended yet; "
-                f"look again later, or go on with its run by `wse generate --resume --out {folder}`"
+                f"look again later, or go on with its run by `{resume_command(folder)}`"
             )
         counts = Counter(record.status for record in ended)
         files = {file for file, _ in places.values()}

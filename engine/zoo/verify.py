@@ -19,12 +19,16 @@ from .format import (
     REPAIR_FOLDER,
     SHARD_FOLDER,
     STUDIES_FOLDER,
+    STUDY_FILE,
 )
 from .integrity import DamagedError, file_problem
 from .tables import MEMBERS_FILE, SNAPSHOTS_FILE, SOURCE_COLUMNS
 
 if TYPE_CHECKING:
     from .reader import Zoo
+
+
+_PAGES, _PICTURES = (".html", ".htm"), (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +79,24 @@ def find_problems(zoo: Zoo) -> list[Problem]:
     return problems
 
 
+def found_beside(folder: Path) -> list[Path]:
+    """What lies in a zoo's folder and was made of the zoo, going by names: it is no part of it, and no problem.
+
+    These are pages with the folder of their figures, pictures, and studies.
+
+    Args:
+        folder: of the zoo.
+    """
+    found = sorted(folder.iterdir())
+    pages = [path for path in found if path.suffix.lower() in _PAGES]
+    figures = {path.with_name(f"{path.stem}-data") for path in pages}
+    return [
+        path
+        for path in found
+        if path in pages or path in figures or path.suffix.lower() in _PICTURES or (path / STUDY_FILE).is_file()
+    ]
+
+
 def _damaged_files(zoo: Zoo) -> Iterator[Problem]:
     files = {zoo.folder / name: (table.bytes, table.sha256) for name, table in zoo.manifest.tables.items()}
     for shard in zoo.manifest.shards:
@@ -87,7 +109,7 @@ def _damaged_files(zoo: Zoo) -> Iterator[Problem]:
 
 def _surplus(zoo: Zoo) -> Iterator[Problem]:
     names = (MANIFEST_FILE, LOG_FILE, LOCK_FILE, SHARD_FOLDER, STUDIES_FOLDER, *zoo.manifest.tables)
-    known = {zoo.folder / name for name in names}
+    known = {*(zoo.folder / name for name in names), *found_beside(zoo.folder)}
     known |= {zoo.folder / SHARD_FOLDER / shard.file for shard in zoo.manifest.shards}
     of_runs = {zoo.folder / name for name in (CHECKPOINT_FOLDER, JOURNAL_FOLDER, REPAIR_FOLDER)}
     for folder in (zoo.folder, zoo.folder / SHARD_FOLDER):

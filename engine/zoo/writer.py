@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..errors import UsageError, WseError
+from ..errors import WseError
 from ..files import sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
@@ -29,13 +29,13 @@ from .format import (
     read_manifest,
     write_manifest,
 )
-from .integrity import saving
+from .integrity import resume_command, saving
 from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
-from .recovery import check_same_run, recover
-from .removal import holds_something, remove_leftovers
+from .recovery import check_nothing_lost, check_same_run, recover, stored_members
+from .removal import check_free, remove_leftovers
 from .reopening import reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
@@ -91,14 +91,13 @@ class ZooWriter:
             WseError: a file cannot be written.
         """
         manifest = _planned(manifest, plans)
-        if folder.exists() and not folder.is_dir():
-            raise _taken(folder)
+        if not folder.is_dir():
+            check_free(folder)
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
         try:
-            if holds_something(folder):
-                raise _taken(folder)
+            check_free(folder)
             with saving(folder):
                 remove_leftovers(folder)
             write_manifest(folder, manifest)
@@ -114,25 +113,29 @@ class ZooWriter:
         """Go on with a zoo, checking everything it holds so far.
 
         A complete zoo is left alone, unless it is to have more members: then it is one that is being written, of
-        which all but the new shards are there.
+        which all but the new shards are there. Members that were asked for may be left out again as long as they
+        are not stored: ``zoo.json`` says so first, and what else there is of them is then cleared away.
 
         Args:
             folder: of the zoo.
-            manifest: what ``create`` would be given; it may have more members than the zoo, see ``growth``.
+            manifest: what ``create`` would be given; it may have more or fewer members, see ``growth``.
             plans: likewise.
 
         Raises:
-            UsageError: the folder is not a zoo, was begun with another set-up, or another run is at work on it.
+            UsageError: the folder is not a zoo, was begun with another set-up, or has stored members that are not
+                asked for; or another run is at work on it.
             ValueError: manifest and plans do not fit.
             WseError: ``zoo.json`` is damaged, or a file cannot be read, written or removed.
         """
         manifest = _planned(manifest, plans)
-        check_same_run(folder, read_manifest(folder), manifest)
+        check_resumable(folder, manifest, plans)
         lock = Lock(folder)
         try:
             there = read_manifest(folder)  # as the run that held the lock left it
-            if manifest.models > there.models:
-                if there.status == "complete":
+            if manifest.models != there.models:
+                if manifest.models < there.models:
+                    check_nothing_lost(folder, there, plans)
+                elif there.status == "complete":
                     reopen(folder, there)
                 there = msgspec.structs.replace(manifest, software=there.software)
                 write_manifest(folder, there)
@@ -188,7 +191,7 @@ class ZooWriter:
         if missing:
             raise WseError(
                 f"{self.folder} cannot be finished: {len(missing):,} of {len(self._plan_of):,} members are "
-                f"missing (the first is {missing[0]}); train them with `wse generate --resume --out {self.folder}`"
+                f"missing (the first is {missing[0]}); train them with `{resume_command(self.folder)}`"
             )
         self._store_full_shards(self._plans)
         records = sorted(
@@ -328,6 +331,28 @@ class _Pieces(Sequence[Float32]):
         return weights
 
 
+def check_resumable(folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]) -> frozenset[int]:
+    """Find out whether ``ZooWriter.resume`` would go on with a zoo; nothing is written.
+
+    Args:
+        folder: of the zoo.
+        manifest: what ``ZooWriter.resume`` would be given.
+        plans: likewise.
+
+    Returns:
+        Ids of the members that the zoo says are stored; files are not checked.
+
+    Raises:
+        UsageError: as ``ZooWriter.resume``.
+        WseError: ``zoo.json`` is damaged, or the journal cannot be read.
+    """
+    there = read_manifest(folder)
+    check_same_run(folder, there, _planned(manifest, plans))
+    if manifest.models < there.models:
+        check_nothing_lost(folder, there, plans)
+    return stored_members(folder, there)
+
+
 def _planned(manifest: Manifest, plans: Sequence[ShardPlan]) -> Manifest:
     members = sum(len(plan.members) for plan in plans)
     if members != manifest.models:
@@ -336,10 +361,3 @@ def _planned(manifest: Manifest, plans: Sequence[ShardPlan]) -> Manifest:
     if unknown:
         raise ValueError(f"the manifest lacks architectures that are planned: {', '.join(unknown)}")
     return msgspec.structs.replace(manifest, plan=plan_checksum(plans))
-
-
-def _taken(folder: Path) -> UsageError:
-    return UsageError(
-        f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
-        "or name another folder"
-    )

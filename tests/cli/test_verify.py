@@ -35,6 +35,19 @@ def test_verify_says_that_a_zoo_is_whole(small: Path) -> None:
     assert done.stdout.endswith(", 2 trained again to the same bits\n")
 
 
+def test_reports_and_curves_in_the_folder_leave_a_zoo_whole(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "zoo", tmp_path / "zoo")
+    assert wse("info", "--curves", "zoo/curves.svg", folder=tmp_path).returncode == 0
+    assert wse("report", "--out", "zoo/report.html", "--no-embedding", folder=tmp_path).returncode == 0
+    done = wse("verify", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("; beside it in the folder: curves.svg, report-data, report.html\n")
+    (tmp_path / "zoo" / "notes.txt").touch()
+    done = wse("verify", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith("zoo/notes.txt: it does not belong to the zoo\n")
+
+
 def test_verify_says_which_label_is_wrong(small: Path, tmp_path: Path) -> None:
     """One more test image than the network gets right, in files that are each whole."""
     zoo = tmp_path / "zoo"

@@ -148,7 +148,9 @@ def test_missing_class_is_named(tmp_path, make):
     labels = written.train.labels.copy()
     labels[(labels == 3) | (labels == 7)] = 0
     (tmp_path / "mnist/train-labels-idx1-ubyte").write_bytes(make.idx(labels))
-    with pytest.raises(WseError, match=r"/mnist: no training image of class 3, 7; get 'mnist' again"):
+    with pytest.raises(
+        WseError, match=r"/mnist: no training image of class 3, 7: put the original there, or remove"
+    ):
         load("mnist", data_dir=tmp_path)
     assert not (tmp_path / "cache").exists()
 
@@ -169,6 +171,9 @@ def test_truncated_source_is_named_and_leaves_nothing(tmp_path, make, name, file
     with pytest.raises(WseError) as caught:
         load(name, data_dir=tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).endswith(
+        f": put the original there, or remove that and get it by `wse data fetch {name}`"
+    )
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
@@ -193,11 +198,18 @@ def test_bad_member_is_named(tmp_path, make, name, member, unpacked):
 
 
 def test_cache_that_cannot_be_made(tmp_path, make, monkeypatch):
-    make.mnist(tmp_path)
+    written = make.mnist(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("WSE_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(WseError, match=r"folder .*/file/below/images \(Not a directory\); set WSE_CACHE"):
-        load("mnist", data_dir=tmp_path)
+    told = r"images of mnist cannot be kept in .*/file/below/images \(Not a directory\).*: set WSE_CACHE"
+    with pytest.warns(UserWarning, match=told) as warned:
+        images = load("mnist", data_dir=tmp_path)
+    assert len(warned) == 1
+    assert np.array_equal(images.train_images, to_rgb32(written.train.images))
+    assert np.array_equal(images.test_labels, written.test.labels)
+    assert images.sha256 == identity(images)
+    with pytest.raises(ValueError, match="read-only"):
+        images.test_labels[0] = 0
 
 
 def test_full_disk(tmp_path, make, monkeypatch):
@@ -206,8 +218,9 @@ def test_full_disk(tmp_path, make, monkeypatch):
 
     make.mnist(tmp_path)
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(WseError, match=r"cache folder .* \(No space left on device\); set WSE_CACHE"):
-        load("mnist", data_dir=tmp_path)
+    with pytest.warns(UserWarning, match=r"cannot be kept in .* \(No space left on device\)"):
+        images = load("mnist", data_dir=tmp_path)
+    assert images.sha256 == identity(images)
     assert cached_files(tmp_path) == []
 
 

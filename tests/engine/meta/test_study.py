@@ -13,13 +13,16 @@ from wse.engine.meta import (
     Condition,
     SliceSpec,
     Study,
+    StudyInterrupted,
     StudyOptions,
     find_studies,
     main_metric,
+    make_study,
     read_study,
     run_study,
     write_study,
 )
+from wse.engine.meta import study as study_module
 from wse.engine.meta.options import pick_device
 
 BASELINES = ("majority", "setup", "statistics-linear", "statistics-boost")
@@ -178,6 +181,26 @@ def test_processes_change_nothing(make_zoo, tmp_path: Path) -> None:
         studied(
             zoo, tmp_path, what=SliceSpec(part="all", length=9), models=("majority", "values-boost"), processes=2
         )
+
+
+def test_what_is_told_of_an_interrupted_study(make_zoo, tmp_path: Path, monkeypatch) -> None:
+    """Models that were fitted in both rounds, with the scores of the whole study; none of the others."""
+    asked = options_of(make_zoo(in_conv2), targets=("optimizer", "learning_rate"), models=BASELINES[:3])
+    whole, _ = make_study(asked, tmp_path / "study")
+
+    def some(jobs, *given):
+        for index in range(len(jobs.all) - 3):
+            yield index, jobs.do(index, None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_module, "done", some)
+    with pytest.raises(StudyInterrupted) as caught:
+        run_study(asked, tmp_path / "study")
+    told, left = caught.value.study, [("learning_rate", name) for name in BASELINES[1:3]]
+    assert (caught.value.done, caught.value.fits) == (9, 12)
+    assert told.scores == tuple(score for score in whole.scores if (score.target, score.model) not in left)
+    assert {fit.model for fit in told.fits if fit.target == "learning_rate"} == {"majority"}
+    assert not (tmp_path / "study").exists()
 
 
 def test_where(make_zoo, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from msgspec import structs
 from typer.testing import CliRunner
 
-from wse.cli.main import app
+from wse.cli.app import app
 from wse.engine.errors import UsageError, WseError
 from wse.engine.meta import write_study
 from wse.engine.report import write_report

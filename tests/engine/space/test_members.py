@@ -158,9 +158,9 @@ def test_integer_uniform_has_both_ends():
 
 
 def test_widest_integer_uniform():
-    space = Space.load(preset="nws-main", overrides={"epochs": {"uniform": [1, 2**32]}})
-    epochs = [member.setup.epochs for member in space.members(0, range(2000))]
-    assert stats.kstest(np.array(epochs) / 2**32, "uniform").pvalue > P
+    space = Space.load(preset="nws-main", overrides={"images_per_epoch": {"uniform": [2, 2**32]}})
+    images = [member.setup.images_per_epoch for member in space.members(0, range(2000))]
+    assert stats.kstest(np.array(images) / 2**32, "uniform").pvalue > P
 
 
 def test_weights():

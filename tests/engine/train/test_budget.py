@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from wse.cli.main import app
+from wse.cli.app import app
 from wse.engine import train
 from wse.engine.errors import UsageError
 from wse.engine.space import Space

@@ -1,10 +1,12 @@
-"""A zoo gets more members: what it has stays as it is, and what comes is what it would have had at once."""
+"""A zoo gets more members, or fewer: what it has stays, and it becomes what it would have been at once."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -130,9 +132,78 @@ def test_a_damaged_shard_is_made_again_while_growing(at_once: Zoo, small: Path, 
     assert_same_members(Zoo.open(small), at_once)
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """All but what has times in it."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name not in ("log.jsonl", "zoo.json")}
+
+
+def test_members_that_were_asked_for_are_taken_back(small: Path, tiny_space) -> None:
+    before, made = files(small), read_manifest(small)
+    grown = run(tiny_space(), small, 6, resume=True, checkpoint_seconds=0)
+
+    keep = grown.checkpoints
+
+    def checkpoints(log):
+        kept = keep(log)
+        save = kept.save
+
+        def save_and_stop(checkpoint) -> None:
+            save(checkpoint)
+            grown.stop()
+
+        kept.save = save_and_stop
+        return kept
+
+    grown.checkpoints = checkpoints
+    assert not grown.execute()
+    assert any((small / "checkpoints").iterdir())
+    assert run(tiny_space(), small, 4, resume=True).execute()
+    assert files(small) == before
+    shrunk = read_manifest(small)
+    assert msgspec.structs.replace(shrunk, timing=None) == msgspec.structs.replace(made, timing=None)
+    assert Zoo.open(small).verify() == []
+
+
+def test_members_are_taken_back_to_a_size_between(at_once: Zoo, small: Path, tiny_space) -> None:
+    for models in (5, 9, 7):
+        stopped = run(tiny_space(), small, models, resume=True)
+        if models > 5:
+            stopped.stop()
+        assert stopped.execute() is (models == 5)
+    assert read_manifest(small).grown_from == (4, 5)
+    assert run(tiny_space(), small, 6, resume=True).execute()
+    assert_same_members(Zoo.open(small), at_once)
+    assert Zoo.open(small).verify() == []
+
+
+def test_what_is_stored_is_not_taken_back(small: Path, tiny_space) -> None:
+    grown = run(tiny_space(), small, 9, resume=True)
+    kept = grown._store
+
+    def store_and_stop(*given) -> None:
+        kept(*given)
+        grown.stop()
+
+    grown._store = store_and_stop
+    assert not grown.execute()
+    before = files(small)
+    with pytest.raises(UsageError, match=r"has 5 of 9 models stored, and 1 of these would be lost with only 4"):
+        run(tiny_space(), small, 4, resume=True).execute()
+    assert files(small) == before
+    assert read_manifest(small).models == 9
+
+
+def test_more_than_fits_leaves_the_zoo_complete(small: Path, tiny_space, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    with pytest.raises(WseError, match="the zoo needs"):
+        run(tiny_space(), small, 6, resume=True).execute()
+    assert len(Zoo.open(small)) == 4
+
+
 def test_what_cannot_grow_is_refused(small: Path, tiny_space) -> None:
-    with pytest.raises(UsageError, match="4 models, and 3 are asked for"):
-        run(tiny_space(), small, 3, resume=True)
+    with pytest.raises(UsageError, match=r"4 of 4 models stored, and 1 of these .* only 3: ask for 4 or more"):
+        run(tiny_space(), small, 3, resume=True).execute()
     with pytest.raises(UsageError, match=r"space\.epochs"):
         run(tiny_space(epochs=3), small, 6, resume=True).execute()
     (small / "snapshots.parquet").write_bytes(b"nothing")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wse.engine.nets import training_flops
 from wse.engine.space import Space
 from wse.engine.train import Options, Run
 from wse.engine.train.plan import PackPlan
@@ -42,3 +43,13 @@ def test_budgets_of_all_kinds_share_a_pack_well(rows: int, least: float, tmp_pat
     assert least <= run.useful_share() <= 1.0
     in_any_order = PackPlan(architecture=pack.architecture, members=(), images=pack.images[::-1])
     assert in_any_order.executed_images(rows) >= pack.executed_images(rows)
+
+
+def test_costs_beyond_64_bits(tmp_path: Path) -> None:
+    space = Space.load(preset="nws-fixed", overrides={"dataset": "digits", "epochs": 10**9, "width_conv": 64})
+    run = Run(Options(space=space, models=30, folder=tmp_path / "zoo", device="reference"))
+    (architecture,) = run.plan.architectures
+    images = sum(images for pack in run.plan.packs for images in pack.images)
+    assert architecture.training_images == images > 10**13
+    assert architecture.training_flops == images * training_flops(architecture.architecture) > 2**64
+    assert architecture.evaluation_flops > 0

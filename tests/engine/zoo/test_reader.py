@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from wse.engine.errors import UsageError, WseError
-from wse.engine.zoo import DamagedError, Zoo, find_problems, reader
+from wse.engine.zoo import DamagedError, Zoo, find_problems, found_beside, reader
 from wse.engine.zoo.format import write_manifest
 
 from ...zoos import flip_bit
@@ -174,6 +174,20 @@ def test_verify_finds_missing_cut_and_surplus_files(zoo: Zoo) -> None:
         "/journal: it was left by a run or a repair that was killed",
         "/shards/stray: it does not belong to the zoo",
     ]
+
+
+def test_what_was_made_of_a_zoo_may_lie_beside_it(zoo: Zoo) -> None:
+    for name in ("curves.png", "page.html", "page-data/figure.csv", "fc/study.json"):
+        (zoo.folder / name).parent.mkdir(exist_ok=True)
+        (zoo.folder / name).touch()
+    assert zoo.verify() == []
+    assert [path.name for path in found_beside(zoo.folder)] == ["curves.png", "fc", "page-data", "page.html"]
+    for name in ("page.csv", "other-data/figure.csv", "notes/text", "shards/curves.png"):
+        (zoo.folder / name).parent.mkdir(exist_ok=True)
+        (zoo.folder / name).touch()
+    assert [problem.split(": ")[0].removeprefix(f"{zoo.folder}/") for problem in zoo.verify()] == [
+        "notes", "other-data", "page.csv", "shards/curves.png"
+    ]  # fmt: skip
 
 
 def test_verify_compares_tables_shards_and_manifest(zoo: Zoo) -> None:

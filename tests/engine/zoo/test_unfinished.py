@@ -117,6 +117,10 @@ def test_nothing_there_yet(maker: Maker, tmp_path: Path) -> None:
     maker.create(tmp_path / "zoo")
     with pytest.raises(WseError, match=r"none of its 8 members has ended yet; .*--resume --out .*zoo`"):
         Zoo.open(tmp_path / "zoo", unfinished=True)
+    maker.create(tmp_path / "my zoo")
+    for unfinished in (False, True):
+        with pytest.raises(WseError, match=r"`wse generate --resume --out '/[^ ]*/my zoo'`"):
+            Zoo.open(tmp_path / "my zoo", unfinished=unfinished)
     (tmp_path / "zoo" / "journal" / "journal.jsonl").unlink()  # as in the moment before it is made
     with pytest.raises(WseError, match="none of its 8 members has ended yet"):
         Zoo.open(tmp_path / "zoo", unfinished=True)

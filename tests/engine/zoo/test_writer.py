@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from msgspec.structs import replace as changed
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import forward_macs, training_flops
-from wse.engine.zoo import Cost, ImageSetEntry, Timing, Zoo, ZooWriter, remove_zoo
+from wse.engine.zoo import Cost, ImageSetEntry, Timing, Zoo, ZooWriter, plan_shards, remove_zoo
 
 from ...zoos import TIMING, flip_bit
 from .conftest import LAYOUTS, Maker, contents, member_result
@@ -132,6 +133,57 @@ def test_killed_again_while_resuming(maker: Maker, tmp_path: Path, expected: dic
                 pass
     assert at > 10
     assert contents(folder) == expected
+
+
+def test_killed_while_members_are_taken_back(maker: Maker, tmp_path: Path) -> None:
+    """Whatever call is the last one, the zoo comes out that there was before more were asked for."""
+    few = Maker(models=4).having(models=4)
+    more = maker.having(grown_from=(4,))
+    new = [(member, member_result(member).architecture) for member in range(4, 8)]
+    plans = [*few.plans, *plan_shards(new, dict.fromkeys(LAYOUTS, 1), target_bytes=2, after=few.plans)]
+    few.complete(few.create(tmp_path / "few"))
+    complete = contents(tmp_path / "few")
+
+    def grown(name: str) -> Path:
+        folder = shutil.copytree(tmp_path / "few", tmp_path / name)
+        ZooWriter.resume(folder, more.manifest, plans).close()
+        (folder / "journal" / "000006.safetensors").write_bytes(b"not in the journal yet")
+        return folder
+
+    counted = grown("counted")
+    with pytest.MonkeyPatch.context() as patch:
+        killer = Killer(patch)
+        few.complete(few.resume(counted))
+    assert contents(counted) == complete
+    for at in range(1, killer.calls + 1):
+        folder = grown(f"killed-{at}")
+        with pytest.MonkeyPatch.context() as patch:
+            Killer(patch, at)
+            with pytest.raises(Killed):
+                few.complete(few.resume(folder))
+        assert contents(few.complete(few.resume(folder))) == complete, f"killed at call {at}"
+
+
+def test_members_in_shards_of_another_plan_are_not_taken_back(maker: Maker, tmp_path: Path) -> None:
+    writer = maker.create(tmp_path / "zoo")
+    for member in (0, 1):
+        writer.add(member_result(member))
+    writer.close()
+    fewer = Maker(models=6, shard_members=3).having(models=6)
+    before = contents(tmp_path / "zoo")
+    with pytest.raises(UsageError, match=r"norm-0000.safetensors, which 6 would fill otherwise"):
+        fewer.resume(tmp_path / "zoo")
+    assert contents(tmp_path / "zoo") == before
+    (tmp_path / "zoo" / "shards" / "norm-0000.safetensors").unlink()
+    assert fewer.resume(tmp_path / "zoo").finished == frozenset()
+
+
+def test_members_are_taken_back_where_nothing_has_begun(maker: Maker, tmp_path: Path) -> None:
+    maker.create(tmp_path / "zoo").close()
+    (tmp_path / "zoo" / "journal" / "journal.jsonl").unlink()
+    fewer = Maker(models=6).having(models=6)
+    fewer.complete(fewer.resume(tmp_path / "zoo"))
+    assert contents(tmp_path / "zoo") == contents(fewer.complete(fewer.create(tmp_path / "six")))
 
 
 def test_full_disk_at_every_step(maker: Maker, tmp_path: Path, expected: dict[str, bytes]) -> None:
