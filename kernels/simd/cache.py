@@ -38,12 +38,16 @@ def cache_folder(sources: Iterable[Path]) -> Path:
     digest = hashlib.sha256()
     for part in (f"{V}", version("numba"), version("llvmlite"), binding.get_host_cpu_name()):
         digest.update(part.encode() + b"\n")
-    kernels = [source for source in sorted(_KERNELS.rglob("*.py")) if source.parent.name not in _APART]
-    for source in [*kernels, *sorted(sources)]:
+    for source in [*filter(_may_be_compiled_in, sorted(_KERNELS.rglob("*.py"))), *sorted(sources)]:
         digest.update(source.name.encode() + b"\n" + source.read_bytes())
     chosen = os.environ.get("WSE_CACHE")
     root = Path(os.path.expanduser(chosen)) if chosen else Path(platformdirs.user_cache_dir("wse"))
     return root / "compiled" / digest.hexdigest()[:16]
+
+
+def _may_be_compiled_in(source: Path) -> bool:
+    """Not what GPUs run, and not what stands apart."""
+    return source.parent.name not in _APART and not source.name.startswith("triton")
 
 
 class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]
