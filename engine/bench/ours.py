@@ -44,8 +44,9 @@ class Ours(Contender):
 
     def outcomes(self, workload: Workload) -> list[Outcome]:
         """What an epoch of two steps makes of the members."""
-        backend = backend_for(self.device)
-        return [outcome(backend, workload, member) for member in workload.checked(self.precision)]
+        backend, members = backend_for(self.device), workload.checked(self.precision)
+        backend.prepare({member.architecture for member in members}, workload.checking)
+        return [outcome(backend, workload, member) for member in members]
 
 
 def outcome(backend: Backend, workload: Workload, member: Member) -> Outcome:

@@ -104,8 +104,11 @@ class Step:
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     self._launch()
-                finally:  # an error of this one is told instead: the allocator would go on as if captured
-                    graph.capture_end()
+                except BaseException:
+                    graph.capture_end()  # an error of this is told instead: the allocator would stay as it is
+                    del graph  # in this turn
+                    raise
+                graph.capture_end()
             self._graph = graph
 
     def _launch(self) -> None:
