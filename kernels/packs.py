@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .transfer import write
+
 LARGEST_ITEM = 2**31 - 1
 
 
@@ -85,7 +87,7 @@ class Pack:
         if np.array_equal(offsets, self._offsets):
             return
         self._offsets = offsets
-        self.row_offsets.copy_(torch.from_numpy(offsets))
+        write(self.row_offsets, offsets)
         for tiles in self._tiles.values():
             self._fill(tiles)
 
@@ -122,5 +124,5 @@ class Pack:
         begin = starts[member] + (np.arange(first[-1]) - first[member]) * tiles.size
         table = np.zeros((len(tiles), 3), np.int32)
         table[: first[-1]] = np.stack([member, begin, np.minimum(begin + tiles.size, starts[member + 1])], 1)
-        tiles.table.copy_(torch.from_numpy(table))
-        tiles.first.copy_(torch.from_numpy(first.astype(np.int32)))
+        write(tiles.table, table)
+        write(tiles.first, first)

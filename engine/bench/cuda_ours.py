@@ -14,7 +14,7 @@ from ..nets import training_flops
 from ..space import Member
 from ..train import Context
 from ..train.backend import DeviceMemoryError
-from ..train.cuda import EVALUATION_IMAGES, CudaBackend
+from ..train.cuda import CudaBackend
 from ..train.cuda_pack import CudaPack
 from .contender import Contender, Job, Kind, Outcome
 from .kernel_shares import kernel_shares
@@ -34,7 +34,7 @@ class OursOnCuda(Contender):
 
     members: int
     device: str = "cuda"
-    evaluation_images: int = EVALUATION_IMAGES
+    evaluation_images: int | None = None
     kind: ClassVar[Kind] = "ours"
 
     def jobs(self, workload: Workload, lane: int, lanes: int) -> Sequence[Job]:

@@ -25,10 +25,12 @@ from .cuda_tables import ResidentImages
 
 Precision = Literal["bf16", "fp32"]
 
-EVALUATION_IMAGES = 4096
 PACKS_AT_A_TIME = 16  # that share the device; why so many: "Several packs at a time" in benchmarks/NOTES.md
 # More members of an architecture are several packs: while one of them waits for the host, another is at work.
 MEMBERS_PER_PACK = 512
+# Measuring is launched kernel by kernel, so many images at a time keep the host from being what it waits for.
+_EVALUATION_IMAGES = (1024, 16384)
+_EVALUATION_SHARE = 0.25  # of a pack's memory
 _MEMORY_SHARE = 0.8  # of what is free; the rest is for what kernels leave for each other within a step
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -40,7 +42,8 @@ class CudaBackend:
         precision: of values and products: bf16, or fp32 by three products of tf32 each. Weights, sums and
             optimizer state are float32 in both.
         device: where; "cpu" only where Triton's kernels run in its interpreter.
-        evaluation_images: there is room for at least so many images, for evaluation.
+        evaluation_images: there is room for at least so many images, for evaluation; None: what a quarter of a
+            pack's memory holds, from 1,024 to 16,384.
         tell: takes a line for the user now and then while kernels are compiled, which happens once a machine.
 
     Raises:
@@ -56,7 +59,7 @@ class CudaBackend:
         precision: Precision = "bf16",
         *,
         device: torch.device | str = "cuda",
-        evaluation_images: int = EVALUATION_IMAGES,
+        evaluation_images: int | None = None,
         tell: Callable[[str], None] = tell_user,
     ) -> None:
         if torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -104,8 +107,8 @@ class CudaBackend:
             architecture,
             [member.setup.batch_size for member in members],
             _DTYPES[self.precision],
-            bytes_free=int(_MEMORY_SHARE * self._device.free_bytes()) // packs,
-            evaluation_images=self._evaluation_images,
+            bytes_free=self._free_bytes() // packs,
+            evaluation_images=self._images_measured(architecture),
         )
 
     def open(self, architecture: Architecture, rows: int, context: Context) -> CudaPack:
@@ -124,8 +127,16 @@ class CudaBackend:
             resident,
             self._device,
             dtype=_DTYPES[self.precision],
-            evaluation_images=self._evaluation_images,
+            evaluation_images=self._images_measured(architecture),
         )
+
+    def _free_bytes(self) -> int:
+        return int(_MEMORY_SHARE * self._device.free_bytes())
+
+    def _images_measured(self, architecture: Architecture) -> int:
+        if self._evaluation_images is not None:
+            return self._evaluation_images
+        return evaluation_images(architecture, _DTYPES[self.precision], self._free_bytes() // PACKS_AT_A_TIME)
 
     def _images(self, context: Context) -> ResidentImages:
         """What a run's packs read, in a turn."""
@@ -135,6 +146,19 @@ class CudaBackend:
             self._resident = context.splits, ResidentImages(context.splits, self._device.torch)
             self._device.finish()  # other threads' streams are to find them there
         return self._resident[1]
+
+
+def evaluation_images(architecture: Architecture, dtype: torch.dtype, bytes_free: int) -> int:
+    """How many images are measured at a time.
+
+    Args:
+        architecture: the layers.
+        dtype: of values and products.
+        bytes_free: for a pack.
+    """
+    least, most = _EVALUATION_IMAGES
+    an_image = Network(architecture, 1, dtype, "meta").bytes
+    return min(max(int(_EVALUATION_SHARE * bytes_free) // an_image, least), most)
 
 
 def rows_that_fit(

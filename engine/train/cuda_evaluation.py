@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from wse.kernels.activation import ACTIVATION_CODES
 from wse.kernels.loss.triton import cross_entropy, tally
 from wse.kernels.packs import Pack
+from wse.kernels.transfer import sent, write
 
 from ..space import Member
 from .backend import Context, Evaluation, EvaluationRequest, Interrupted, Weights
@@ -23,6 +25,7 @@ from .cuda_tables import ResidentImages, address
 from .split import EVALUATION_EPOCHS, Part
 
 _MOST_TOGETHER = 256  # requests; with more, each would have few images at a time
+_BATCHES_AHEAD = 2  # launched while one is at work; with many, a device's queue would be full for everybody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,12 +126,15 @@ class Evaluator:
     def _measure(self, jobs: list[_Job]) -> dict[int, Evaluation]:
         with self._device.turn():
             measuring = self._measuring(jobs)
+        under_way: deque[Fetched] = deque()
         for chosen, addresses in self._batches(jobs):
             if self._context.should_stop():
                 raise Interrupted
             with self._device.turn():
-                found = Fetched(*measuring.launch(chosen, addresses))
-            sums, correct, predicted = found.wait()
+                under_way.append(Fetched(*measuring.launch(chosen, addresses)))
+            if len(under_way) > _BATCHES_AHEAD:
+                under_way.popleft().wait()
+        sums, correct, predicted = under_way[-1].wait()
         return {
             job.number: Evaluation(
                 images=len(job.indices),
@@ -143,7 +149,7 @@ class Evaluator:
         device, is_faithful = self._device.torch, jobs[0].request.faithful
         setups = [job.request.member.setup for job in jobs]
         return Measuring(
-            torch.from_numpy(np.stack([job.weights for job in jobs])).to(device),
+            sent(np.stack([job.weights for job in jobs]), torch.float32, device),
             sum(job.images for job in jobs),
             network=self._network,
             layout=self._layout,
@@ -200,7 +206,7 @@ class Measuring:
             pack=Pack(members=members, images=images, device=device),
             weights=layout.views(arena),
             gradient={},
-            codes=torch.tensor(codes, dtype=torch.int32, device=device),
+            codes=sent(codes, torch.int32, device),
             addresses=torch.zeros(members, 4, dtype=torch.int64, device=device),
             levels=torch.zeros(members, dtype=torch.int32, device=device),
             scales=torch.ones(members, device=device),
@@ -209,7 +215,7 @@ class Measuring:
             gelu=gelu,
         )
         self._augment = any(augments)
-        self._augments = torch.tensor(augments, dtype=torch.int32, device=device)
+        self._augments = sent(augments, torch.int32, device)
         self._indices = torch.zeros(images, dtype=torch.int32, device=device)
         self._answers = torch.zeros_like(self._indices)
         self._losses = torch.zeros(images, device=device)
@@ -232,9 +238,9 @@ class Measuring:
         """
         network, scene, pack, resident = self._network, self._scene, self._scene.pack, self._resident
         pack.lay([0, *np.cumsum([len(batch) for batch in chosen])])
-        batch = torch.from_numpy(np.concatenate(chosen))
-        self._indices[: len(batch)] = batch.to(pack.device)
-        scene.addresses.copy_(torch.from_numpy(addresses))
+        batch = np.concatenate(chosen)
+        write(self._indices[: len(batch)], batch)
+        write(scene.addresses, addresses)
         network.read(
             scene,
             images=resident.images,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from wse.kernels.optim.triton import initial_mean_square
+from wse.kernels.transfer import write
 
 from ..nets import Architecture, Layout
 from ..space import Member
@@ -214,7 +215,7 @@ class CudaPack:
         return Network(self._architecture, images, self._dtype, self._device.torch)
 
     def _write(self, rows: torch.Tensor, row: int, values: npt.NDArray[np.floating]) -> None:
-        rows[row] = torch.from_numpy(self._packed(values)).to(rows.device)
+        write(rows[row], self._packed(values))
 
     def _packed(self, weights: npt.NDArray[np.floating]) -> Weights:
         packed = np.zeros(self._layout.size, dtype=np.float32)

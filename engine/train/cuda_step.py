@@ -19,6 +19,7 @@ from wse.kernels.loss.triton import cross_entropy, mean_loss
 from wse.kernels.optim.triton import optimizer_step
 from wse.kernels.packs import Pack
 
+from ..errors import WseError
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network, Scene
 from .cuda_tables import ResidentImages, Tables
@@ -104,8 +105,8 @@ class Step:
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     self._launch()
-                except BaseException:
-                    graph.capture_end()  # an error of this is told instead: the allocator would stay as it is
+                except BaseException as error:
+                    _end_after(error, graph)
                     del graph  # in this turn
                     raise
                 graph.capture_end()
@@ -155,6 +156,14 @@ class Step:
             n_trained=self._layout.trained,
         )
         tables.end_step()
+
+
+def _end_after(error: BaseException, graph: torch.cuda.CUDAGraph) -> None:
+    """End the capture of a step that failed. If that fails too, PyTorch's allocator can be used no more."""
+    try:
+        graph.capture_end()
+    except RuntimeError as end:
+        raise WseError(f"a step could not be captured ({error}), nor its capture be ended ({end})") from error
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from wse.kernels.optim.triton import (
 )
 from wse.kernels.philox import drop_level, keep_probability
 from wse.kernels.philox.triton import ADDRESS_COLUMNS
+from wse.kernels.transfer import write
 
 from ..space import Member, Settings
 from .cuda_layout import INPUT_CHANNELS
@@ -195,27 +196,27 @@ class Tables:
         first = next(row for row in rows if row is not None)
         setups = [(row or first).member.setup for row in rows]
         rates = [setup.dropout for setup in setups]
-        _write(self.live, [row is not None for row in rows])
-        _write(self.kinds, [KIND_CODES[setup.optimizer] for setup in setups])
-        _write(self.codes, [ACTIVATION_CODES[setup.activation] for setup in setups])
-        _write(self.levels, [drop_level(rate) for rate in rates])
-        _write(self.scales, [1 / keep_probability(rate) for rate in rates])
-        _write(self.augments, [setup.augmentation for setup in setups])
-        _write(self.orders, [(row or first).order for row in rows])
+        write(self.live, [row is not None for row in rows])
+        write(self.kinds, [KIND_CODES[setup.optimizer] for setup in setups])
+        write(self.codes, [ACTIVATION_CODES[setup.activation] for setup in setups])
+        write(self.levels, [drop_level(rate) for rate in rates])
+        write(self.scales, [1 / keep_probability(rate) for rate in rates])
+        write(self.augments, [setup.augmentation for setup in setups])
+        write(self.orders, [(row or first).order for row in rows])
         form, momentum = settings.optimizer_form, settings.momentum
         constants = [constant_columns(setup.optimizer, form, momentum=momentum, l2=setup.l2) for setup in setups]
-        _write(self.constants, constants)
+        write(self.constants, constants)
         classes = np.ones(self.classes.shape, dtype=np.int32)
         for place, row in enumerate(rows):
             if row is not None:
                 classes[place, : len(row.classes)] = row.classes
-        _write(self.classes, classes)
+        write(self.classes, classes)
 
     def write_steps(self, ahead: StepsAhead) -> None:
         """Write what the next steps need."""
-        _write(self._ahead[: len(ahead)], ahead.addresses)
-        _write(self.steps[: len(ahead)], ahead.columns)
-        _write(self.ended[: len(ahead.ended)], ahead.ended)
+        write(self._ahead[: len(ahead)], ahead.addresses)
+        write(self.steps[: len(ahead)], ahead.columns)
+        write(self.ended[: len(ahead.ended)], ahead.ended)
         self.tick.zero_()
 
     def begin_step(self) -> None:
@@ -233,7 +234,3 @@ def address(member: Member) -> tuple[int, int]:
     The others are the epoch, and the place in it of a batch's first image.
     """
     return member.seed - 2**64 if member.seed >= 2**63 else member.seed, member.id
-
-
-def _write(column: Tensor, values: object) -> None:
-    column.copy_(torch.from_numpy(np.asarray(values)))

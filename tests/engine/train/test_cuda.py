@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wse.engine.errors import WseError
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.nets.families import FAMILIES
 from wse.engine.train import EvaluationRequest, Interrupted, ReferenceBackend
 from wse.engine.train.backend import DeviceMemoryError
-from wse.engine.train.cuda import CudaBackend, rows_that_fit
+from wse.engine.train.cuda import CudaBackend, evaluation_images, rows_that_fit
 from wse.engine.train.cuda_network import Network
 from wse.engine.train.options import PRECISIONS
 
@@ -206,7 +207,7 @@ class Graph:
 
     def capture_end(self):
         self.done.append("end")
-        if "error" in self.done:
+        if "broken" in self.done:
             raise RuntimeError("the capture is void")
 
     def replay(self):
@@ -240,18 +241,26 @@ def test_a_step_is_captured_once_and_replayed(capturing):
     assert done[6:] == ["replay", "replay"]
 
 
-def test_an_error_while_a_step_is_captured_is_told_as_it_is(capturing, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "told", "words"),
+    [
+        ("error", torch.OutOfMemoryError, "full"),
+        ("broken", WseError, "captured .full., nor .*is void"),
+    ],
+)
+def test_an_error_while_a_step_is_captured_is_told(capturing, monkeypatch, what, told, words):
+    """As it is, unless the capture cannot be ended: then the run cannot go on with less."""
     step, done = capturing
 
     def launch():
         if "begin" in done:
-            done.append("error")
+            done.append(what)
             raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(step, "_launch", launch)
-    with pytest.raises(torch.OutOfMemoryError, match="full"):
+    with pytest.raises(told, match=words):
         step.launch(1)
-    assert done == ["begin", "error", "end"]
+    assert done == ["begin", what, "end"]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error: out of memory")])
@@ -284,6 +293,15 @@ def test_rows_that_fit_a_memory():
     assert few == 2
     # Pixels are counted in 32 bits.
     assert rows_that_fit(architecture, [65536] * 99, bytes_free=10**15, **options) == 31
+
+
+def test_a_quarter_of_the_memory_is_for_measuring():
+    architecture = architecture_of()
+    an_image = Network(architecture, 1, torch.bfloat16, "meta").bytes
+    assert evaluation_images(architecture, torch.bfloat16, 8000 * an_image) == 2000
+    assert evaluation_images(architecture, torch.bfloat16, 0) == 1024
+    assert evaluation_images(architecture, torch.bfloat16, 10**12) == 16384
+    assert evaluation_images(architecture, torch.float32, 16000 * an_image) < 3000  # wider
 
 
 @pytest.mark.parametrize("choices", [{"activation": ("relu", "gelu")}, {"augmentation": (True,)}], ids=str)

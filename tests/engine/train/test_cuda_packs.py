@@ -96,8 +96,17 @@ class Refusing(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         if operation.overloadpacket.__name__ not in ("detach", "alias"):  # what NumPy reads
             assert self.has_turn(), f"{operation} when it is nobody's turn"
+            assert not _waits(operation, *args, **kwargs or {}), f"{operation} waits for the device"
             self.done += 1
         return operation(*args, **(kwargs or {}))
+
+
+def _waits(operation, *args, non_blocking=False, **_):
+    """Whether it is a copy from the host to a GPU behind which PyTorch waits."""
+    if operation is not torch.ops.aten.copy_.default:
+        return False
+    to, of, *last = args
+    return to.is_cuda and not of.is_cuda and not (non_blocking or any(last))
 
 
 def test_all_that_the_device_does_is_begun_in_a_turn(device, tiny_space, context_of, monkeypatch):
