@@ -130,6 +130,9 @@ def generate(
         for note in notes:
             print(note, file=sys.stderr)
     stored, estimated = run.look(), None
+    if run.taken_back and not quiet:
+        asked = f"{run.taken_back:,} of the {options.models + run.taken_back:,} models that were asked for"
+        print(f"{asked} are taken back; what those in training have learned is given up", file=sys.stderr)
     if dry_run or budget or (run.plan.total("flops") > _LEAST_FLOPS and not resume):
         run, estimated = measured(run, seconds, silent=silent or dry_run)
     if dry_run:

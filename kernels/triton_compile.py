@@ -67,7 +67,7 @@ def compile_all(
     processes: int,
     told: Callable[[int], None],
     should_stop: Callable[[], bool],
-) -> None:
+) -> int:
     """Compile forms side by side. What fails here fails again where it is launched, and is told there.
 
     Args:
@@ -76,9 +76,15 @@ def compile_all(
         processes: how many.
         told: takes now and then how many are done.
         should_stop: asked often; once it says so, no more are compiled.
+
+    Returns:
+        How many are done.
     """
-    team = [_Worker(forms[first::processes], capability) for first in range(min(processes, len(forms)))]
+    team: list[_Worker] = []
     try:
+        with suppress(OSError):  # no more processes can be had
+            count = min(processes, len(forms))
+            team.extend(_Worker(forms[first::count], capability) for first in range(count))
         while any(worker.is_alive() for worker in team) and not should_stop():
             told(sum(worker.done for worker in team))
             for worker in team:
@@ -86,6 +92,7 @@ def compile_all(
     finally:
         for worker in team:
             worker.end()
+    return sum(worker.done for worker in team)
 
 
 class _Worker(threading.Thread):

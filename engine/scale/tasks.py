@@ -6,6 +6,7 @@ import pickle
 import platform
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -101,7 +102,8 @@ class Job:
                 f"a worker on {here} does not see {options.folder}: take an --out that all machines share"
             )
         silent = backend_for(options.device, lambda line: None, precision=options.precision)
-        run = Run(options, silent)
+        with warnings.catch_warnings(action="ignore"):  # the process that owns the zoo has told them
+            run = Run(options, silent)
         for name in DECISIVE:
             wanted, found = getattr(self.manifest, name), getattr(run.manifest, name)
             if wanted != found:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from .cuda_step import Step
 from .cuda_tables import ResidentImages, Tables
 
 _META = torch.device("meta")
+_POLL_SECONDS = 0.1
 _FEW = 8  # are compiled in the time that processes take to begin
 
 
@@ -145,23 +149,52 @@ class Compilation:
             capability: of the GPU, 90 for sm_90.
             should_stop: asked often; the compilation ends when it says so.
         """
-        left = list(reversed(forms))
-        missed = 0
-        while left and missed < _FEW and not should_stop():
-            missed += not was_compiled(left.pop())
-        if not left or should_stop():
-            return
+        with _alone(should_stop):
+            left = list(reversed(forms))
+            missed = 0
+            while left and missed < _FEW and not should_stop():
+                missed += not was_compiled(left.pop())
+            if left and not should_stop():
+                self._compile(left, len(forms), capability, should_stop)
+
+    def _compile(self, left: Sequence[Form], of: int, capability: int, should_stop: Callable[[], bool]) -> None:
         began = time.monotonic()
         self._tell("compiling the GPU kernels, once on this machine; it takes up to a minute")
 
         def told(done: int) -> None:
-            self.share = (len(forms) - len(left) + done) / len(forms)
+            self.share = (of - len(left) + done) / of
 
+        processes = min(cores(), -(-len(left) // _FEW))
         try:
-            compile_all(
-                left, capability, processes=min(cores(), -(-len(left) // _FEW)), told=told, should_stop=should_stop
-            )
+            done = compile_all(left, capability, processes=processes, told=told, should_stop=should_stop)
         finally:
             self.share = None
-        if not should_stop():
+        if should_stop():
+            return
+        if done == len(left):
             self._tell(f"compiled the GPU kernels in {time.monotonic() - began:.0f} s")
+        else:
+            self._tell(f"compiled {done} of {len(left)} GPU kernels; the others will be when they are launched")
+
+
+@contextmanager
+def _alone(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Let one process of this machine compile at a time: the others find on the disk what it has made."""
+    from triton import knobs
+
+    with ExitStack() as held:
+        with suppress(OSError):  # nothing can be kept there, so there is nothing to wait for
+            folder = Path(knobs.cache.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(folder / "wse.lock", "a"))
+            while not should_stop() and not _locked(file.fileno()):
+                time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -28,6 +28,7 @@ from ..zoo import (
     check_resumable,
     check_unlocked,
     growth,
+    read_manifest,
     remove_zoo,
     saving,
 )
@@ -65,6 +66,7 @@ class Run:
         context: settings and splits.
         plan: of the whole population; of what is missing once ``look`` or ``execute`` has found that out.
         workers: packs trained at the same time, at most.
+        taken_back: how many members fewer are asked for than the zoo in the folder was to have; see ``look``.
         estimated_seconds: what the run is expected to take, if somebody said; told in the log.
         seconds: what this sitting took, by stage; empty before it has ended.
 
@@ -87,6 +89,7 @@ class Run:
         self.executor = executor or Threads()
         workers = self.executor.workers(self)
         self.estimated_seconds: float | None = None
+        self.taken_back = 0
         self.seconds: dict[str, float] = {}
         self._stop = threading.Event()
         settings = options.space.settings
@@ -198,6 +201,7 @@ class Run:
         check_unlocked(folder)
         if self.options.resume:
             stored = check_resumable(folder, self.manifest, self._shards)
+            self.taken_back = max(read_manifest(folder).models - self.manifest.models, 0)
         elif self.options.overwrite:
             check_removable(folder)
         else:

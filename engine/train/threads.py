@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class Threads:
         plan = run.plan_of(members)
         for pack in plan.packs:
             packs.put(pack)
-        run.backend.prepare({pack.architecture for pack in plan.packs}, run.context)
+        yield from _while_preparing(run, {pack.architecture for pack in plan.packs})
         count = min(self.workers(run), len(plan.packs))
         # Bounded, so that finished members cannot pile up in memory when the disk is slow.
         results: _Results = queue.Queue(maxsize=4 * count)
@@ -64,6 +65,19 @@ class Threads:
         # PyTorch would abort the process.
         for worker in team:
             worker.join()
+
+
+def _while_preparing(run: Run, architectures: Collection[Architecture]) -> Iterator[Report]:
+    """Reports of nothing, so that whoever takes them can ask the run to stop."""
+    with ThreadPoolExecutor(1) as pool:
+        prepared = pool.submit(run.backend.prepare, architectures, run.context)
+        try:
+            while wait([prepared], timeout=_POLL_SECONDS).not_done:
+                yield Report(work=Work())
+        except BaseException:
+            run.stop()
+            raise
+        prepared.result()
 
 
 class _Worker(threading.Thread):

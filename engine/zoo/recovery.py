@@ -43,6 +43,16 @@ def growth(folder: Path, models: int) -> tuple[int, ...]:
     return (*before, there.models) if models > there.models else before
 
 
+def check_growth(folder: Path, asked: Manifest) -> None:
+    """Refuse to change how many members a zoo has where somebody has since the run was made.
+
+    Raises:
+        UsageError: somebody has.
+    """
+    if asked.grown_from != growth(folder, asked.models):
+        raise UsageError(f"{folder} has other members than a moment ago: another run added some; try again")
+
+
 def check_same_run(folder: Path, there: Manifest, asked: Manifest) -> None:
     """Refuse to resume a run with another set-up; more members of the same are welcome, and fewer.
 

@@ -72,7 +72,9 @@ def check_free(folder: Path) -> None:
     Raises:
         UsageError: the folder has something in it, or is a file.
     """
-    if folder.exists() and (not folder.is_dir() or holds_something(folder)):
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name a folder for the zoo")
+    if folder.exists() and holds_something(folder):
         raise UsageError(
             f"{folder} is not empty: go on with the run in it by --resume, replace it by --overwrite, "
             "or name another folder"

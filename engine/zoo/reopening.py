@@ -22,6 +22,18 @@ def reopen(folder: Path, manifest: Manifest) -> None:
     Raises:
         WseError: a table is damaged, so that the records of members are lost, or the journal cannot be written.
     """
+    journal = Journal(folder)
+    lines = journal_lines(folder, manifest)
+    journal.start()
+    journal.rewrite(lines)
+
+
+def journal_lines(folder: Path, manifest: Manifest) -> list[Line]:
+    """What the journal of a complete zoo would hold.
+
+    Raises:
+        WseError: a table is damaged, so that the records of members are lost.
+    """
     schemas = {
         MEMBERS_FILE: members_schema(manifest.config_types, manifest.labels),
         SNAPSHOTS_FILE: snapshots_schema(manifest.labels),
@@ -31,6 +43,4 @@ def reopen(folder: Path, manifest: Manifest) -> None:
     )
     lines: list[Line] = [MemberLine(record=record, piece=None) for record in records(members, snapshots)]
     lines += [ShardLine(shard=entry) for entry in manifest.shards]
-    journal = Journal(folder)
-    journal.start()
-    journal.rewrite(lines)
+    return lines

@@ -88,13 +88,10 @@ def found_beside(folder: Path) -> list[Path]:
         folder: of the zoo.
     """
     found = sorted(folder.iterdir())
-    pages = [path for path in found if path.suffix.lower() in _PAGES]
-    figures = {path.with_name(f"{path.stem}-data") for path in pages}
-    return [
-        path
-        for path in found
-        if path in pages or path in figures or path.suffix.lower() in _PICTURES or (path / STUDY_FILE).is_file()
-    ]
+    pages = [path for path in found if path.suffix.lower() in _PAGES and path.is_file()]
+    pictures = [path for path in found if path.suffix.lower() in _PICTURES and path.is_file()]
+    figures = [path.with_name(f"{path.stem}-data") for path in pages]
+    return [path for path in found if path in [*pages, *pictures, *figures] or (path / STUDY_FILE).is_file()]
 
 
 def _damaged_files(zoo: Zoo) -> Iterator[Problem]:

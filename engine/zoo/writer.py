@@ -34,9 +34,9 @@ from .journal import Journal, MemberLine, ShardLine
 from .lock import Lock
 from .plan import ShardPlan, plan_checksum
 from .records import FAITHFUL_METRICS, STATUSES, MemberRecord, MemberResult
-from .recovery import check_nothing_lost, check_same_run, recover, stored_members
+from .recovery import check_growth, check_nothing_lost, check_same_run, recover, stored_members
 from .removal import check_free, remove_leftovers
-from .reopening import reopen
+from .reopening import journal_lines, reopen
 from .shards import Float32, Shard, write_shard
 from .tables import (
     MEMBERS_FILE,
@@ -133,6 +133,7 @@ class ZooWriter:
         try:
             there = read_manifest(folder)  # as the run that held the lock left it
             if manifest.models != there.models:
+                check_growth(folder, manifest)
                 if manifest.models < there.models:
                     check_nothing_lost(folder, there, plans)
                 elif there.status == "complete":
@@ -350,6 +351,8 @@ def check_resumable(folder: Path, manifest: Manifest, plans: Sequence[ShardPlan]
     check_same_run(folder, there, _planned(manifest, plans))
     if manifest.models < there.models:
         check_nothing_lost(folder, there, plans)
+    elif manifest.models > there.models and there.status == "complete":
+        journal_lines(folder, there)  # can be written
     return stored_members(folder, there)
 
 

@@ -30,6 +30,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _KERNELS = Path(__file__).parent.parent
+_OF_OTHERS = ("packs.py", "transfer.py", "reference.py")
 _APART = ("slices",)  # nothing is compiled from them but themselves, so training need not be compiled anew
 
 
@@ -46,8 +47,8 @@ def cache_folder(sources: Iterable[Path]) -> Path:
 
 
 def _may_be_compiled_in(source: Path) -> bool:
-    """Not what GPUs run, and not what stands apart."""
-    return source.parent.name not in _APART and not source.name.startswith("triton")
+    """Not what GPUs need, not what others are compared with, and not what stands apart."""
+    return source.parent.name not in _APART and not source.name.startswith(("triton", *_OF_OTHERS))
 
 
 class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]

@@ -87,10 +87,13 @@ def test_result_as_json(tmp_path: Path) -> None:
 def test_commands_that_are_suggested_can_be_pasted(tmp_path: Path) -> None:
     done = wse("generate", *TINY, "--models", "2", "--out", "my zoo", folder=tmp_path)
     assert done.stdout.endswith("look inside with `wse info 'my zoo'`\n")
+    grow = ("generate", "--resume", "--models", "3", "--dry-run", "--out", "my zoo")
+    assert wse(*grow, folder=tmp_path).stdout.startswith("folder      my zoo, where 2 of 3 models are stored")
     (tmp_path / "my zoo" / "members.parquet").unlink()
     assert "`wse verify --repair 'my zoo'` would\n" in wse("verify", "my zoo", folder=tmp_path).stdout
-    done = wse("generate", "--resume", "--models", "3", "--dry-run", "--out", "my zoo", folder=tmp_path)
-    assert done.stdout.startswith("folder      my zoo, where 2 of 3 models are stored")
+    done = wse(*grow, folder=tmp_path)
+    assert done.returncode == 1
+    assert "members.parquet" in done.stderr
 
 
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -23,8 +25,15 @@ def test_what_is_started_does_not_hear_ctrl_c() -> None:
 
 
 def test_ctrl_c_waits_for_the_end_of_the_start() -> None:
-    started = False
-    with pytest.raises(KeyboardInterrupt), starting_processes():  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
-        started = True
+    started, over = False, threading.Event()
+    other = threading.Thread(target=over.wait)  # it is told by the system, and Python tells the main thread
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), starting_processes():  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            started = True
+    finally:
+        over.set()
+        other.join()
     assert started

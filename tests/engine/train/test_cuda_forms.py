@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from wse.engine.train.cuda_forms import _FEW
+
 # No GPU is asked for anything: launches end where they would go to it, with the form compiled or found.
 PROGRAM = """
 import sys
@@ -40,6 +42,8 @@ def should_stop():
     shares.append(compilation.share)
     return stops and shares != [None] * len(shares)  # once processes are at work
 
+if "broken" in sys.argv:
+    sys.executable = "/bin/false"
 compilation.compile(forms, 90, should_stop)
 print(len(forms), compilation.share, *lines, sep="|")
 print(*sorted({share for share in shares if share is not None}))
@@ -70,16 +74,13 @@ def compiled(tmp_path: Path, *arguments: str) -> list[list[str]]:
     return [first.split("|"), *(line.split() for line in others)]
 
 
-FEW = 8  # are compiled in the process itself, and need not be looked for again
-
-
 def test_launches_find_what_was_compiled_ahead(tmp_path: Path) -> None:
     (forms, share, *lines), shares, (asked, found) = compiled(tmp_path, "nws-fixed")
     assert share == "None"
     assert [line[:24] for line in lines] == ["compiling the GPU kernel", "compiled the GPU kernels"]
     assert len(shares) > 2  # it is shown as it goes on
     assert all(0 < float(share) <= 1 for share in shares)
-    assert int(asked) == int(found) == int(forms) - FEW
+    assert int(asked) == int(found) == int(forms) - _FEW
     again, no_shares, _ = compiled(tmp_path, "nws-fixed")
     assert again == [forms, "None"]
     assert not no_shares
@@ -89,5 +90,13 @@ def test_a_run_that_is_to_stop_does_not_wait_for_the_compiler(tmp_path: Path) ->
     (forms, share, *lines), _, (asked, found) = compiled(tmp_path, "small-cnn", "stop")
     assert share == "None"
     assert len(lines) == 1
-    assert int(asked) == int(forms) - FEW
+    assert int(asked) == int(forms) - _FEW
     assert int(found) < int(asked)  # what is missing is compiled as it is launched
+
+
+def test_where_no_process_compiles_it_is_said(tmp_path: Path) -> None:
+    (forms, share, *lines), _, (asked, _) = compiled(tmp_path, "small-cnn", "broken")
+    assert share == "None"
+    left = int(forms) - _FEW
+    assert lines[-1] == f"compiled 0 of {left} GPU kernels; the others will be when they are launched"
+    assert int(asked) == left

@@ -158,7 +158,10 @@ def test_members_that_were_asked_for_are_taken_back(small: Path, tiny_space) -> 
     grown.checkpoints = checkpoints
     assert not grown.execute()
     assert any((small / "checkpoints").iterdir())
-    assert run(tiny_space(), small, 4, resume=True).execute()
+    again = run(tiny_space(), small, 4, resume=True)
+    assert again.look() == 4
+    assert again.taken_back == 2
+    assert again.execute()
     assert files(small) == before
     shrunk = read_manifest(small)
     assert msgspec.structs.replace(shrunk, timing=None) == msgspec.structs.replace(made, timing=None)
@@ -174,6 +177,16 @@ def test_members_are_taken_back_to_a_size_between(at_once: Zoo, small: Path, tin
     assert read_manifest(small).grown_from == (4, 5)
     assert run(tiny_space(), small, 6, resume=True).execute()
     assert_same_members(Zoo.open(small), at_once)
+    assert Zoo.open(small).verify() == []
+
+
+def test_two_runs_that_were_made_before_either_began_do_not_both_grow_a_zoo(small: Path, tiny_space) -> None:
+    first, second = run(tiny_space(), small, 6, resume=True), run(tiny_space(), small, 5, resume=True)
+    assert second.execute()
+    before = files(small)
+    with pytest.raises(UsageError, match="other members than a moment ago"):
+        first.execute()
+    assert files(small) == before
     assert Zoo.open(small).verify() == []
 
 

@@ -16,7 +16,7 @@ from zoo_content import but_times, content
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
-from wse.engine.train import Options, Run
+from wse.engine.train import Memo, Options, ReferenceBackend, Run, Threads
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import Zoo
 
@@ -43,6 +43,25 @@ def test_rows_are_refilled(tiny_space, tmp_path: Path) -> None:
     make(space, tmp_path / "packed", models=7, rows=2)
     make(space, tmp_path / "alone", models=7)
     assert but_times(tmp_path / "packed") == but_times(tmp_path / "alone")
+
+
+class Preparing(ReferenceBackend):
+    """Prepares until it is asked to stop."""
+
+    def prepare(self, architectures, context):
+        deadline = time.monotonic() + 60
+        while not context.should_stop():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_whoever_takes_the_reports_can_stop_a_run_that_prepares(tiny_space, tmp_path: Path) -> None:
+    options = Options(space=tiny_space(), folder=tmp_path / "zoo", models=6, device="reference")
+    run = Run(options, Preparing())
+    reports = Threads().reports(run, range(6), run.checkpoints(Memo()))
+    assert next(reports).result is None
+    run.stop()
+    assert all(report.result is None for report in reports)
 
 
 def test_order_does_not_matter(alone: Path, tiny_space, tmp_path: Path, monkeypatch) -> None:

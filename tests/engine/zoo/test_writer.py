@@ -351,7 +351,7 @@ def test_create_wants_an_empty_folder(maker: Maker, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--resume.*--overwrite"):
         maker.create(tmp_path / "zoo")
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="is a file"):
         maker.create(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     maker.create(tmp_path / "empty")

@@ -47,7 +47,8 @@ def test_kernels_that_stand_apart_leave_the_others_compiled(tmp_path: Path, monk
     monkeypatch.setattr(cache, "_KERNELS", kernels)
     before = cache_folder(SOURCES)
     (kernels / "slices" / "cpu.py").write_text("changed")
-    (kernels / "pool" / "triton.py").write_text("changed")
+    for others in ("pool/triton.py", "pool/reference.py", "packs.py"):
+        (kernels / others).write_text("changed")
     assert cache_folder(SOURCES) == before
     (kernels / "pool" / "cpu.py").write_text("changed")
     assert cache_folder(SOURCES) != before
