@@ -18,8 +18,6 @@ import subprocess
 import tempfile
 from math import prod
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 import triton
@@ -40,16 +38,9 @@ BRANCH = re.compile(r"\bBRA\b.*`\((\.L_x_\d+)\)")
 
 def launches_of(architecture: Architecture, members: int, batch: int, dtype: torch.dtype) -> list[Launch]:
     """What a step of a full pack launches."""
-    meta = torch.device("meta")
-    resident: Any = SimpleNamespace(
-        images=torch.zeros(70000, 32, 32, 4, dtype=torch.uint8, device=meta),
-        labels=torch.zeros(70000, dtype=torch.uint8, device=meta),
-        table=torch.zeros(60000, dtype=torch.int32, device=meta),
-        classes=architecture.outputs,
-    )
     with recorded() as launches:
-        augment = "nws" in architecture.name
-        launch_step(architecture, dtype, resident, rows=members, batch=batch, augment=augment, gelu=False)
+        space = {"classes": architecture.outputs, "augment": "nws" in architecture.name, "gelu": False}
+        launch_step(architecture, dtype, rows=members, batch=batch, **space)
     return launches
 
 

@@ -21,7 +21,7 @@ from .cuda_forms import Compilation, forms_of
 from .cuda_layout import ArenaLayout
 from .cuda_network import Network
 from .cuda_pack import CudaPack
-from .cuda_tables import ResidentImages
+from .cuda_tables import ResidentImages, most_classes
 
 Precision = Literal["bf16", "fp32"]
 
@@ -88,12 +88,11 @@ class CudaBackend:
             WseError: there are layers that there are no kernels for.
         """
         if self._device.is_gpu:
-            with translated_memory_errors(), self._device.turn():
-                resident = self._images(context)
+            with self._device.turn():
                 forms = forms_of(
                     architectures,
                     _DTYPES[self.precision],
-                    resident,
+                    classes=most_classes(context.splits),
                     augment=context.may_have("augmentation", True),
                     gelu=context.may_have("activation", "gelu"),
                 )

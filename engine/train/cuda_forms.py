@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +19,10 @@ from wse.kernels.triton_launches import Form, recorded
 from ..machine import cores
 from ..nets import Architecture, Layout
 from .cuda_evaluation import Measuring
-from .cuda_layout import ArenaLayout
+from .cuda_layout import INPUT_CHANNELS, ArenaLayout
 from .cuda_network import Network
 from .cuda_step import Step
-from .cuda_tables import ResidentImages, Tables
+from .cuda_tables import Tables
 
 _META = torch.device("meta")
 _POLL_SECONDS = 0.1
@@ -30,8 +32,8 @@ _FEW = 8  # are compiled in the time that processes take to begin
 def launch_step(
     architecture: Architecture,
     dtype: torch.dtype,
-    resident: ResidentImages,
     *,
+    classes: int,
     augment: bool,
     gelu: bool,
     rows: int = 2,
@@ -42,7 +44,7 @@ def launch_step(
     Args:
         architecture: what the members share.
         dtype: of values and products.
-        resident: the image sets.
+        classes: of the image set that has the most.
         augment: whether a member may have augmentation.
         gelu: whether a member may have GELU.
         rows: how many members. The forms of kernels do not depend on it.
@@ -57,8 +59,8 @@ def launch_step(
         arena=arena,
         gradient=torch.zeros_like(arena),
         state=torch.zeros(2, *arena.shape, device=_META),
-        tables=Tables(rows, resident.classes, 1, _META),
-        resident=resident,
+        tables=Tables(rows, classes, 1, _META),
+        resident=_resident(classes),
         augment=augment,
         gelu=gelu,
     )
@@ -69,8 +71,8 @@ def launch_step(
 def launch_measurement(
     architecture: Architecture,
     dtype: torch.dtype,
-    resident: ResidentImages,
     *,
+    classes: int,
     augment: bool,
     gelu: bool,
     batch_statistics: bool = False,
@@ -84,7 +86,7 @@ def launch_measurement(
         rows * batch,
         network=Network(architecture, rows * batch, dtype, _META),
         layout=layout,
-        resident=resident,
+        resident=_resident(classes),
         codes=[0] * rows,
         augments=[augment] * rows,
         batch_statistics=batch_statistics,
@@ -93,11 +95,21 @@ def launch_measurement(
     measuring.launch([np.zeros(batch, dtype=np.int32)] * rows, np.zeros((rows, 4), dtype=np.int64))
 
 
+def _resident(classes: int) -> Any:
+    """What stands for the image sets."""
+    return SimpleNamespace(
+        images=torch.zeros(1, 32, 32, INPUT_CHANNELS, dtype=torch.uint8, device=_META),
+        labels=torch.zeros(1, dtype=torch.uint8, device=_META),
+        table=torch.zeros(1, dtype=torch.int32, device=_META),
+        classes=classes,
+    )
+
+
 def forms_of(
     architectures: Iterable[Architecture],
     dtype: torch.dtype,
-    resident: ResidentImages,
     *,
+    classes: int,
     augment: bool,
     gelu: bool,
 ) -> list[Form]:
@@ -106,7 +118,7 @@ def forms_of(
     Args:
         architectures: of the packs.
         dtype: of values and products.
-        resident: the image sets.
+        classes: of the image set that has the most.
         augment: whether a member may have augmentation.
         gelu: whether a member may have GELU.
 
@@ -120,7 +132,7 @@ def forms_of(
     for architecture in architectures:
         with recorded() as launches:
             for launch in (launch_step, launch_measurement):
-                launch(architecture, dtype, resident, augment=augment, gelu=gelu)
+                launch(architecture, dtype, classes=classes, augment=augment, gelu=gelu)
         for done in launches:
             forms.setdefault(done.variant().code, done.form())
     return list(forms.values())

@@ -72,7 +72,7 @@ class ResidentImages:
                 end += len(part)
         self.labels = torch.from_numpy(np.concatenate(labels)).to(device)
         self.table = torch.from_numpy(np.concatenate(tables).astype(np.int32)).to(device)
-        self.classes = max(len(split.training) for split in splits.values())
+        self.classes = most_classes(splits)
 
     def first(self, name: str, part: Part) -> int:
         """Where the array that a part's images are in begins."""
@@ -81,6 +81,11 @@ class ResidentImages:
     def first_row(self, name: str) -> int:
         """Where an image set begins in ``table``."""
         return self._first_row[name]
+
+
+def most_classes(splits: Mapping[str, Split]) -> int:
+    """Of the image set that has the most."""
+    return max(len(split.training) for split in splits.values())
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,16 +49,10 @@ def architectures(preset: str) -> Iterator[Architecture]:
 
 def launch(architecture: Architecture, dtype: torch.dtype, *, augment: bool) -> None:
     """A training step and measurements of both kinds, of tensors that have no memory."""
-    resident: Any = SimpleNamespace(
-        images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device="meta"),
-        labels=torch.zeros(9, dtype=torch.uint8, device="meta"),
-        table=torch.zeros(9, dtype=torch.int32, device="meta"),
-        classes=architecture.outputs,
-    )
-    pack: Any = (architecture, dtype, resident)
-    launch_step(*pack, augment=augment, gelu=False)
+    given: Any = {"classes": architecture.outputs, "augment": augment, "gelu": False}
+    launch_step(architecture, dtype, **given)
     for batch_statistics in (False, True):
-        launch_measurement(*pack, augment=augment, gelu=False, batch_statistics=batch_statistics)
+        launch_measurement(architecture, dtype, **given, batch_statistics=batch_statistics)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are recorded in the interpreter")

@@ -15,7 +15,6 @@ from wse.engine.train.cuda_forms import _FEW
 # No GPU is asked for anything: launches end where they would go to it, with the form compiled or found.
 PROGRAM = """
 import sys
-from types import SimpleNamespace
 import torch, triton
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -23,16 +22,10 @@ from wse.engine.space import Space
 from wse.engine.train.cuda_forms import Compilation, forms_of, launch_measurement, launch_step
 from wse.kernels.triton_compile import settle_keys, stand_in
 
-resident = SimpleNamespace(
-    images=torch.zeros(9, 32, 32, 4, dtype=torch.uint8, device="meta"),
-    labels=torch.zeros(9, dtype=torch.uint8, device="meta"),
-    table=torch.zeros(9, dtype=torch.int32, device="meta"),
-    classes=10,
-)
 preset, stops = sys.argv[1], "stop" in sys.argv
 architecture = Space.load(preset=preset).members(0, range(1))[0].architecture
-choices = {"augment": preset != "small-cnn", "gelu": False}
-forms = forms_of([architecture] * 2, torch.bfloat16, resident, **choices)
+choices = {"classes": 10, "augment": preset != "small-cnn", "gelu": False}
+forms = forms_of([architecture] * 2, torch.bfloat16, **choices)
 driver.set_active(stand_in(90))
 settle_keys()
 lines, shares = [], []
@@ -54,7 +47,7 @@ JITFunction.run = lambda self, *given, grid, warmup, **named: run(self, *given, 
 triton.knobs.compilation.listener = lambda *, src, cache_hit, **_: found.append(cache_hit)
 for launch in (launch_step, launch_measurement):
     for rows, batch in ((1, 1), (48, 64)):
-        launch(architecture, torch.bfloat16, resident, rows=rows, batch=batch, **choices)
+        launch(architecture, torch.bfloat16, rows=rows, batch=batch, **choices)
 print(len(found), sum(found))
 """
 
