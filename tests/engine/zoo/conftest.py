@@ -161,3 +161,8 @@ def name_other_members(shard: Path) -> None:
     content = shard.read_bytes()
     assert content.count(b"[6,7]") == 1
     shard.write_bytes(content.replace(b"[6,7]", b"[0,1]"))
+
+
+@pytest.fixture
+def expected(maker: Maker, tmp_path: Path) -> dict[str, bytes]:
+    return contents(maker.complete(maker.create(tmp_path / "undisturbed")))
