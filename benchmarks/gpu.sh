@@ -69,7 +69,7 @@ ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole o
         echo "   not asked: the time for all questions is over" && return
     fi
     limit=$((left < limit ? left : limit))
-    timeout -k 10 "$limit" "$@" >"$OUT/$name.txt" 2>&1
+    timeout -s INT -k 10 "$limit" "$@" >"$OUT/$name.txt" 2>&1
     code=$?
     tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
     tar -czf "$ARCHIVE.part" -C "$OUT" . && mv "$ARCHIVE.part" "$ARCHIVE"
@@ -86,7 +86,7 @@ bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JS
         --precision "$precision" --rounds 3 --out "$OUT/train.jsonl" "$@"
 }
 
-# The best of each way first: a bench that is cut short says nothing.
+# The best of each way first; a bench that is cut short keeps its whole rounds.
 RIVALS=cuda-bf16-1024,eager,graph-bf16,vmap,grouped-bf16
 OTHERS=cuda-bf16-1024,eager-nx1,graph,graphs,grouped
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,11 +15,14 @@ from .output import count_text, percent_text
 if TYPE_CHECKING:
     from wse.engine.bench import Options, Report, Result, SliceOptions, SliceReport, SliceResult
 
+    AnyReport = TypeVar("AnyReport", Report, SliceReport)
+
 app = typer.Typer(help="Speed, side by side with what a user would run instead.", no_args_is_help=False)
 
 _QUICK_SECONDS, _QUICK_ROUNDS, _QUICK_MEGABYTES = 0.3, 3, 160
 _KERNELS_SHOWN = 10  # of each contender; results have all
 _SLOW_TO_START = "pytorch-compile"
+_INTERRUPTED = "interrupted before all rounds were over"
 
 
 @app.callback(invoke_without_command=True)
@@ -148,8 +151,8 @@ def _run_slices(
     from wse.engine.bench import run_slices
 
     _check_folder(out)
-    report = run_slices(options, (lambda line: None) if quiet else _tell)
-    _hand_over(report, _print_slices, out=out, as_json=as_json)
+    reports: list[SliceReport] = []
+    _hand_over(run_slices(options, _told(quiet)), reports, _print_slices, out=out, as_json=as_json)
 
 
 def _run(
@@ -165,10 +168,12 @@ def _run(
     if plot is not None:
         check_plot(plot)  # before minutes of work
     _check_folder(out, plot)
-    report = run(options, (lambda line: None) if quiet else _tell)
-    if plot is not None:
-        draw(report, plot)
-    _hand_over(report, _print_result, out=out, as_json=as_json)
+    reports: list[Report] = []
+    try:
+        _hand_over(run(options, _told(quiet)), reports, _print_result, out=out, as_json=as_json)
+    finally:
+        if plot is not None and reports:
+            draw(reports, plot)
 
 
 def _check_folder(*paths: Path | None) -> None:
@@ -180,24 +185,43 @@ def _check_folder(*paths: Path | None) -> None:
 
 
 def _hand_over(
-    report: Report | SliceReport, show: Callable[[Any], None], *, out: Path | None, as_json: bool
+    found: Iterable[AnyReport],
+    reports: list[AnyReport],
+    show: Callable[[Any], None],
+    *,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
+    """Show and store what is found as it comes, and collect it: an error or Ctrl-C loses nothing of it."""
     import json
 
     from wse.engine.errors import WseError
 
-    records = report.records()
-    if as_json:
-        typer.echo(json.dumps(records, indent=2))
-    else:
-        for result in report.results:
-            show(result)
-        _print_provenance(report.provenance)
-    if out is not None:
-        with out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-    if report.wrong:
-        raise WseError("not timed, because it disagrees with the reference: " + "; ".join(report.wrong))
+    try:
+        for report in found:
+            records = report.records()
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(record) + "\n" for record in records)
+            if not as_json:
+                show(report.result)
+            reports.append(report)
+    except KeyboardInterrupt:
+        if reports:
+            print("wse: interrupted: what whole rounds gave is shown", file=sys.stderr)
+        raise
+    finally:
+        if reports and as_json:
+            typer.echo(json.dumps([record for report in reports for record in report.records()], indent=2))
+        elif reports:
+            _print_provenance(reports[-1].provenance)
+    wrong = [text for report in reports for text in report.wrong]
+    if wrong:
+        raise WseError("not timed, because it disagrees with the reference: " + "; ".join(wrong))
+
+
+def _told(quiet: bool) -> Callable[[str], None]:
+    return (lambda line: None) if quiet else _tell
 
 
 def _tell(line: str) -> None:
@@ -219,6 +243,8 @@ def _print_result(result: Result) -> None:
 
     rows, on_gpu = result.rows(), isinstance(result.machine, Card)
     typer.echo(f"{result.workload}: {count_text(result.flops)}FLOP a sample, {', '.join(result.datasets)}")
+    if result.interrupted:
+        typer.echo(_INTERRUPTED)
     width = 27 if on_gpu else 34
     memory = f"{'memory':>8}" if on_gpu else ""
     typer.echo(f"{'':<{width}}{'samples/s':>11}{'slowest to fastest':>20}{'peak':>7}{memory}{'ratio':>7}")
@@ -257,6 +283,8 @@ def _print_machine(result: Result) -> None:
 def _print_slices(result: SliceResult) -> None:
     rows = result.rows()
     typer.echo(f"slices of {result.length:,} values, {result.batch} a batch, {result.workload}")
+    if result.interrupted:
+        typer.echo(_INTERRUPTED)
     typer.echo(f"{'':<29}{'slices/s':>9}{'slowest to fastest':>20}{'copy':>8}{'ratio':>6}{'cold':>8}")
     for entry in result.entries:
         if entry.contender not in rows:

@@ -1,13 +1,14 @@
-"""A run of the benchmark: check everyone, warm up, then rounds in which everyone takes a turn."""
+"""A run of the benchmark: check everyone, warm up, then rounds."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,12 @@ from .crew import Crew
 from .judge import Judge
 from .lanes import Rate
 from .results import Entry, Report, Result
+from .rounds import Tell, take_rounds
 from .sites import Gauge, Gpu, Processor, Site
 from .workload import Workload, WorkloadSpec
 
 PROBE_SHARE = 0.25  # of a contender's seconds
 _SOFTWARE = ("wse", "torch", "numpy", "numba")
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Options:
         return [c for c in self.site.contenders() if self.names is None or c.name in self.names]
 
 
-def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = None) -> Report:
+def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = None) -> Iterator[Report]:
     """Measure.
 
     Args:
@@ -82,9 +82,13 @@ def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = Non
         tell: is given a line of progress now and then.
         entrants: contenders in place of those of ``options``.
 
+    Yields:
+        What was found on a workload, as soon as it is.
+
     Raises:
         UsageError: an image set is not here.
         WseError: one of our backends failed.
+        KeyboardInterrupt: Ctrl-C; what whole rounds gave has been yielded.
     """
     entrants = options.chosen() if entrants is None else entrants
     workloads = [Workload(spec) for spec in options.workloads]
@@ -96,9 +100,12 @@ def run(options: Options, tell: Tell, entrants: Sequence[Contender] | None = Non
                 crews[entrant.name] = stack.enter_context(Crew(entrant))
         tell(f"started {len(crews)} contenders on {site.name}")
         gauges = site.gauges()
-        results = [_measure(workload, entrants, crews, gauges, options, tell) for workload in workloads]
-    about = provenance(options.threads or cores()) | site.provenance()
-    return Report(provenance=about, seconds=options.seconds, results=tuple(results))
+        for workload in workloads:
+            result = _measure(workload, entrants, crews, gauges, options, tell)
+            about = provenance(options.threads or cores()) | site.provenance()
+            yield Report(provenance=about, seconds=options.seconds, result=result)
+            if result.interrupted:
+                raise KeyboardInterrupt
 
 
 def _measure(
@@ -124,39 +131,26 @@ def _measure(
                 raise
             entries[name] = replace(entries[name], status="skipped", note=str(error))
             del racing[name]
-    rates: dict[str, list[Rate]] = {name: [] for name in racing}
-    machine: dict[str, list[float]] = {name: [] for name in gauges}
-    for turns in rounds(racing, options.rounds, spec.name, tell):
-        for name, gauge in gauges.items():
-            machine[name].append(gauge.measure(options.seconds * PROBE_SHARE))
-        for name in turns:
-            rates[name].append(racing[name].measure(options.seconds))
+    found = take_rounds(
+        {name: partial(crew.measure, options.seconds) for name, crew in racing.items()},
+        {name: partial(gauge.measure, options.seconds * PROBE_SHARE) for name, gauge in gauges.items()},
+        count=options.rounds,
+        workload=spec.name,
+        tell=tell,
+    )
     for name, crew in racing.items():
-        entries[name] = replace(
-            entries[name], kernels=crew.shares(), bytes_per_sample=crew.contender.least_bytes(workload)
-        )
-        crew.forget()
+        entries[name] = replace(entries[name], bytes_per_sample=crew.contender.least_bytes(workload))
+        if not found.interrupted:  # else it may be at work still
+            entries[name] = replace(entries[name], kernels=crew.shares())
+            crew.forget()
     return Result(
         workload=spec.name,
         flops=workload.flops,
         datasets=spec.datasets,
-        entries=tuple(_timed(entry, rates.get(name, [])) for name, entry in entries.items()),
-        machine=options.site.machine(machine),
+        entries=tuple(_timed(entry, found.turns.get(name, [])) for name, entry in entries.items()),
+        machine=options.site.machine(found.machine),
+        interrupted=found.interrupted,
     )
-
-
-def rounds(names: Iterable[str], count: int, workload: str, tell: Tell) -> Iterator[list[str]]:
-    """The order of contenders in each round: back and forth, so that none always follows the same one.
-
-    Args:
-        names: of the contenders.
-        count: how many rounds.
-        workload: its name.
-        tell: is given a line a round.
-    """
-    for number in range(count):
-        tell(f"{workload}: round {number + 1} of {count}")
-        yield list(names)[:: -1 if number % 2 else 1]
 
 
 def _check(entrant: Contender, crew: Crew | None, workload: Workload, judge: Judge) -> Entry:

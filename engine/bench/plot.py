@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +23,11 @@ def check_plot(path: Path) -> None:
         raise UsageError(f"--plot {path}: must end in .png, .svg or .pdf")
 
 
-def draw(report: Report, path: Path) -> None:
+def draw(reports: Sequence[Report], path: Path) -> None:
     """Draw a bar a contender, samples/s from slowest to fastest round, a panel a workload.
 
     Args:
-        report: what was found.
+        reports: what was found on each, one at least.
         path: png, svg or pdf.
 
     Raises:
@@ -36,11 +37,11 @@ def draw(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     check_plot(path)
-    heights = [1 + len(result.rows()) for result in report.results]
+    heights = [1 + len(report.result.rows()) for report in reports]
     figure = Figure(figsize=(8, 0.4 * sum(heights) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for result, axes in zip(report.results, panels, strict=True):
+    for result, axes in zip([report.result for report in reports], panels, strict=True):
         rows = result.rows()
         for entry in reversed(result.entries):
             row = rows.get(entry.contender)
@@ -57,7 +58,7 @@ def draw(report: Report, path: Path) -> None:
         axes.set_title(f"{result.workload}, samples/s (median, slowest to fastest round)", fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    provenance = report.provenance
+    provenance = reports[-1].provenance
     where = provenance.get("gpu") or f"{provenance['cpu']}, {provenance['threads']} threads"
     figure.supxlabel(f"{where}, torch {provenance['torch']}, {provenance['date']}", fontsize=7)
     content = BytesIO()

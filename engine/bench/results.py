@@ -137,6 +137,7 @@ class Result:
         datasets: the image sets.
         entries: what was found, ours first.
         machine: what the machine did meanwhile.
+        interrupted: whether Ctrl-C came before all rounds were over; the whole ones count.
     """
 
     workload: str
@@ -144,6 +145,7 @@ class Result:
     datasets: tuple[str, ...]
     entries: tuple[Entry, ...]
     machine: Machine | Card
+    interrupted: bool = False
 
     def rows(self) -> dict[str, Row]:
         """Contender's name -> its line, for those that were timed.
@@ -177,30 +179,30 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole run.
+    """What was found on a workload, and where.
 
     Attributes:
         provenance: machine, versions, date.
         seconds: of a contender's round.
-        results: by workload.
+        result: what was found.
     """
 
     provenance: Mapping[str, Any]
     seconds: float
-    results: tuple[Result, ...]
+    result: Result
 
     @property
     def wrong(self) -> list[str]:
         """Contenders whose results disagree with the reference: "contender on workload: how"."""
         return [
-            f"{entry.contender} on {result.workload}: {entry.note}"
-            for result in self.results
-            for entry in result.entries
+            f"{entry.contender} on {self.result.workload}: {entry.note}"
+            for entry in self.result.entries
             if entry.status == "wrong"
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """A flat record a contender and workload, raw rounds and provenance included, for a results file."""
+        """A flat record a contender, raw rounds and provenance included, for a results file."""
+        result, rows = self.result, self.result.rows()
         return [
             {
                 "bench": "train",
@@ -219,10 +221,10 @@ class Report:
                 },
                 "flops_per_sample": result.flops,
                 "datasets": result.datasets,
+                "interrupted": result.interrupted,
                 "seconds": self.seconds,
                 "provenance": dict(self.provenance),
             }
-            for result, rows in ((result, result.rows()) for result in self.results)
             for entry in result.entries
         ]
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from ..errors import UsageError
 from ..machine import cores
 from ..nets import FAMILIES, Layout
 from ..zoo.format import SHARD_FOLDER
-from .measure import PROBE_SHARE, Tell, provenance, rounds
+from .measure import PROBE_SHARE, provenance
 from .random_zoo import make_random_zoo
 from .results import Status
+from .rounds import Tell, take_rounds
 from .slicers import SLICERS, Kind, Loader, Slicer, Task
 
 # Float32 rounds a mean, a deviation, a difference and a quotient: 2e-6 at values up to 5 was seen. A slice at
@@ -124,6 +126,7 @@ class SliceResult:
         batch: slices of a batch.
         entries: what was found, ours first.
         copy_bytes_per_second: what a copy of large arrays by all threads reads and writes, by round.
+        interrupted: whether Ctrl-C came before all rounds were over; the whole ones count.
     """
 
     workload: str
@@ -131,6 +134,7 @@ class SliceResult:
     batch: int
     entries: tuple[SliceEntry, ...]
     copy_bytes_per_second: tuple[float, ...]
+    interrupted: bool = False
 
     def rows(self) -> dict[str, SliceRow]:
         """Contender's name -> its line, for those that were timed."""
@@ -156,30 +160,31 @@ class SliceResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SliceReport:
-    """A whole run.
+    """What was found on a workload, and where.
 
     Attributes:
         provenance: machine, versions, date.
         options: of the run.
-        results: by workload.
+        result: what was found.
     """
 
     provenance: Mapping[str, Any]
     options: SliceOptions
-    results: tuple[SliceResult, ...]
+    result: SliceResult
 
     @property
     def wrong(self) -> list[str]:
         """Contenders whose slices are not those of the reference: "contender on workload: how"."""
+        where = self.result.workload
         return [
-            f"{entry.contender} on {result.workload}: off by {entry.error:.1e}, at most {_BOUND:.0e} is allowed"
-            for result in self.results
-            for entry in result.entries
+            f"{entry.contender} on {where}: off by {entry.error:.1e}, at most {_BOUND:.0e} is allowed"
+            for entry in self.result.entries
             if entry.status == "wrong"
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """A flat record a contender and workload, raw rounds and provenance included, for a results file."""
+        """A flat record a contender, raw rounds and provenance included, for a results file."""
+        result, rows = self.result, self.result.rows()
         return [
             {
                 "bench": "slices",
@@ -193,10 +198,10 @@ class SliceReport:
                 "length": result.length,
                 "batch": result.batch,
                 "megabytes": self.options.megabytes,
+                "interrupted": result.interrupted,
                 "seconds": self.options.seconds,
                 "provenance": dict(self.provenance),
             }
-            for result, rows in ((result, result.rows()) for result in self.results)
             for entry in result.entries
         ]
 
@@ -207,7 +212,9 @@ def benchmark_layout() -> Layout:
     return Layout(build(filter_size=5, depth_conv=3, width_conv=8, depth_fc=2, width_fc=128, batch_norm=True))
 
 
-def run_slices(options: SliceOptions, tell: Tell, slicers: Sequence[type[Slicer]] = SLICERS) -> SliceReport:
+def run_slices(
+    options: SliceOptions, tell: Tell, slicers: Sequence[type[Slicer]] = SLICERS
+) -> Iterator[SliceReport]:
     """Measure.
 
     Args:
@@ -215,9 +222,13 @@ def run_slices(options: SliceOptions, tell: Tell, slicers: Sequence[type[Slicer]
         tell: is given a line of progress now and then.
         slicers: who takes part.
 
+    Yields:
+        What was found on a workload, as soon as it is.
+
     Raises:
         UsageError: the folder has something in it.
         WseError: the zoo cannot be written or read.
+        KeyboardInterrupt: Ctrl-C; what whole rounds gave has been yielded.
     """
     from .peak import Probe
 
@@ -227,13 +238,15 @@ def run_slices(options: SliceOptions, tell: Tell, slicers: Sequence[type[Slicer]
         members = -(-options.megabytes * 10**6 // (4 * layout.size * _SNAPSHOTS))
         tell(f"writing {members} networks of {_SNAPSHOTS} snapshots")
         make_random_zoo(zoo, layout, members=members, snapshots=_SNAPSHOTS)
-        probe, results = Probe("copy", threads), []
+        probe = Probe("copy", threads)
         for standardised in (False, True):
             task = Task(
                 folder=zoo, length=options.length, batch=options.batch, threads=threads, standardised=standardised
             )
-            results.append(_measure(task, slicers, probe, options, tell))
-    return SliceReport(provenance=provenance(threads), options=options, results=tuple(results))
+            result = _measure(task, slicers, probe, options, tell)
+            yield SliceReport(provenance=provenance(threads), options=options, result=result)
+            if result.interrupted:
+                raise KeyboardInterrupt
 
 
 def _measure(
@@ -249,18 +262,22 @@ def _measure(
     ready = {slicer.name: slicer(task) for slicer in racing}
     for slicer_ready in ready.values():
         _passes(slicer_ready, 0.0)  # warm-up
-    rates: dict[str, list[float]] = {name: [] for name in ready}
-    copied = []
-    for turns in rounds(ready, options.rounds, workload, tell):
-        copied.append(probe.measure(options.seconds * PROBE_SHARE))
-        for name in turns:
-            rates[name].append(_passes(ready[name], options.seconds))
+    found = take_rounds(
+        {name: partial(_passes, slicer, options.seconds) for name, slicer in ready.items()},
+        {"copy": partial(probe.measure, options.seconds * PROBE_SHARE)},
+        count=options.rounds,
+        workload=workload,
+        tell=tell,
+    )
     return SliceResult(
         workload=workload,
         length=task.length,
         batch=task.batch,
-        entries=tuple(replace(e, slices_per_second=tuple(rates.get(name, ()))) for name, e in entries.items()),
-        copy_bytes_per_second=tuple(copied),
+        entries=tuple(
+            replace(entry, slices_per_second=tuple(found.turns.get(name, ()))) for name, entry in entries.items()
+        ),
+        copy_bytes_per_second=tuple(found.machine["copy"]),
+        interrupted=found.interrupted,
     )
 
 

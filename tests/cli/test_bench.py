@@ -122,10 +122,10 @@ def test_a_wrong_contender_gets_no_ratio_and_fails_the_command(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
-def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_whole_rounds_and_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wse.cli", "bench", "train", "--preset", "small-cnn", *TINY]
     process = subprocess.Popen(
-        [*command, "--seconds", "60", "--contenders", "pytorch-nx1"],
+        [*command, "--seconds", "0.3", "--rounds", "1000", "--contenders", "pytorch-nx1", "--out", "rows.jsonl"],
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,
@@ -135,13 +135,17 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    while "round 1" not in process.stderr.readline():
+    while "round 3" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does, to the children too
-    _, errors = process.communicate(timeout=30)
+    shown, errors = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert errors.endswith("wse: interrupted: what whole rounds gave is shown\n")
     assert "Traceback" not in errors
+    assert "interrupted before all rounds were over" in shown
+    (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert row["interrupted"]
+    assert len(row["rounds"]["samples_per_second"]) == len(row["rounds"]["fma_all"]) >= 2
     deadline = time.monotonic() + 10  # the interpreter's own helper process ends a moment later
     while alive_in_group(process.pid):
         assert time.monotonic() < deadline

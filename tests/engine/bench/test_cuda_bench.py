@@ -65,9 +65,9 @@ def test_a_run_on_the_interpreter() -> None:
         Grouped(name="grouped", label="grouped", precision="bf16", members=2),
     ]
     options = Options(workloads=(spec,), gpu=gpu, seconds=0.01, rounds=1)
-    report = run(options, lambda line: None, entrants)
+    (report,) = run(options, lambda line: None, entrants)
     assert report.wrong == []
-    (result,) = report.results
+    result = report.result
     ours, grouped = result.entries
     assert {entry.status for entry in result.entries} == {"ok"}
     assert ours.errors.keys() == {"loss", "update"}

@@ -107,7 +107,7 @@ def report() -> Report:
     return Report(
         provenance=provenance,
         seconds=1.0,
-        results=(result(entry("ours", (3.0, 1.0), kind="ours"), entry("theirs", (1.0, 2.0)), wrong),),
+        result=result(entry("ours", (3.0, 1.0), kind="ours"), entry("theirs", (1.0, 2.0)), wrong),
     )
 
 
@@ -122,7 +122,7 @@ def test_records_hold_the_rounds() -> None:
 
 
 def test_the_plot_is_drawn(tmp_path) -> None:
-    draw(report(), tmp_path / "bars.png")
+    draw([report(), report()], tmp_path / "bars.png")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="must end in"):
-        draw(report(), tmp_path / "bars.txt")
+        draw([report()], tmp_path / "bars.txt")

@@ -26,10 +26,12 @@ class Shifted(Indexing):
 
 
 def test_everyone_makes_the_slices_of_the_reference(tmp_path: Path) -> None:
-    report = run_slices(SliceOptions(folder=tmp_path, length=50, batch=7, **QUICK), lambda line: None)
-    assert report.wrong == []
+    reports = list(run_slices(SliceOptions(folder=tmp_path, length=50, batch=7, **QUICK), lambda line: None))
+    assert [report.result.workload for report in reports] == ["as they are", "standardised"]
     assert list(tmp_path.iterdir()) == []
-    for result, records in zip(report.results, (report.records()[:7], report.records()[7:]), strict=True):
+    for report in reports:
+        result, records = report.result, report.records()
+        assert report.wrong == []
         assert [entry.contender for entry in result.entries] == [slicer.name for slicer in SLICERS]
         for record in records:
             assert record["status"] == "ok"
@@ -41,14 +43,34 @@ def test_everyone_makes_the_slices_of_the_reference(tmp_path: Path) -> None:
 
 def test_slices_at_another_place_are_wrong(tmp_path: Path) -> None:
     options = SliceOptions(folder=tmp_path, length=50, batch=7, **QUICK)
-    report = run_slices(options, lambda line: None, [OursResident, Shifted])
-    assert [line.partition(": off by")[0] for line in report.wrong] == [
-        "shifted on as they are",
-        "shifted on standardised",
-    ]
-    for result in report.results:
-        assert list(result.rows()) == ["resident"]
-        assert result.rows()["resident"].ratio is None
+    for report in run_slices(options, lambda line: None, [OursResident, Shifted]):
+        (wrong,) = report.wrong
+        assert wrong.startswith(f"shifted on {report.result.workload}: off by")
+        assert list(report.result.rows()) == ["resident"]
+        assert report.result.rows()["resident"].ratio is None
+
+
+def test_whole_passes_survive_ctrl_c(tmp_path: Path) -> None:
+    class Interrupted(Indexing):
+        """Checked, warmed up, once in the first round; then Ctrl-C."""
+
+        name, label, passes = "interrupted", "interrupted", 0
+
+        def batches(self) -> Iterator[torch.Tensor]:
+            Interrupted.passes += 1
+            if Interrupted.passes > 3:
+                raise KeyboardInterrupt
+            return super().batches()
+
+    options = SliceOptions(folder=tmp_path, length=50, batch=7, **{**QUICK, "seconds": 1e-9})
+    found = run_slices(options, lambda line: None, [OursResident, Interrupted])
+    result = next(found).result
+    assert result.interrupted
+    assert [len(entry.slices_per_second) for entry in result.entries] == [1, 1]
+    assert len(result.copy_bytes_per_second) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fractions_and_ratios() -> None:
