@@ -131,8 +131,6 @@ def test_an_interrupt_keeps_whole_rounds_and_leaves_no_process(tmp_path: Path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # What a shell starts in the background ignores interrupts, and its children with it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     while "round 3" not in process.stderr.readline():
