@@ -3,9 +3,10 @@
     python benchmarks/gpu_tiles.py [--members 512] [--only forward] [--out FILE]
     python benchmarks/gpu_tiles.py --compile       # registers and instructions of every tiling, without a GPU
 
-For the layers of nws-fixed and small-cnn: the tiling that is shipped, and others around it, one thing changed at a
-time. Every tiling's results are compared with the shipped one's before it is timed. Those that spill registers or
-need too much shared memory are named and left out.
+For the layers of nws-fixed and small-cnn: the tiling that is shipped (before Triton 3.9 also with windows that
+pass by the first-level cache, as it has them by itself), and others around it, one thing changed at a time. Every
+tiling's results are compared with the shipped one's before it is timed. Those that spill registers or need too
+much shared memory are named and left out.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
+from tempfile import TemporaryDirectory
 
 import torch
 from gpu_timing import middle, off, parser, seconds_of, write
+from triton import knobs
 from triton.runtime import driver
 
 from wse.kernels.conv.shapes import ConvShape, Tiling, product_tiling, weight_tiling
-from wse.kernels.conv.triton import convolve, input_gradient
-from wse.kernels.conv.triton_gradient import weight_gradient
+from wse.kernels.conv.triton import convolve, input_gradient, product_kernel
+from wse.kernels.conv.triton_gradient import weight_gradient, weight_gradient_kernel
 from wse.kernels.packs import Pack
 from wse.kernels.triton_check import check_variant, compile_variant
 from wse.kernels.triton_compile import settle_keys, stand_in
@@ -82,6 +86,21 @@ def compiled(task: tuple[str, ConvShape, Tiling]) -> tuple[str, str]:
 
 def is_product(launch: Launch) -> bool:
     return launch.kernel.__name__ in ("product_kernel", "weight_gradient_kernel")
+
+
+@contextmanager
+def windows_passing_by(folder: str) -> Iterator[None]:
+    """Kernels are compiled anew in here, as Triton does it by itself; ``folder`` is for what it makes."""
+    hook, before = knobs.runtime.add_stages_inspection_hook, knobs.cache.dir
+    knobs.runtime.add_stages_inspection_hook, knobs.cache.dir = None, folder
+    for kernel in (product_kernel, weight_gradient_kernel):
+        kernel.device_caches.clear()
+    try:
+        yield
+    finally:
+        knobs.runtime.add_stages_inspection_hook, knobs.cache.dir = hook, before
+        for kernel in (product_kernel, weight_gradient_kernel):
+            kernel.device_caches.clear()
 
 
 class Layer:
@@ -144,6 +163,7 @@ def main() -> None:
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
             facts = list(pool.map(compiled, tasks))
     layer, last, expected, usual = None, None, None, 1.0
+    apart = TemporaryDirectory()
     for (what, shape, tiling), (words, problem) in zip(tasks, facts, strict=True):
         if (what, shape) != last:
             print(f"{what}, k{shape.kernel} {shape.height}x{shape.width} {shape.channels}-{shape.outputs}")
@@ -176,6 +196,10 @@ def main() -> None:
                 usual = spent if is_shipped else usual
                 if not interpreted:
                     line += f"  {spent * 1e6:9.1f} us, {usual / spent:5.2f} of the shipped one's rate"
+                if is_shipped and not interpreted and knobs.runtime.add_stages_inspection_hook:
+                    with windows_passing_by(apart.name):
+                        row["passing_by_seconds"] = seconds_of(call, given.device)
+                    line += f"; {spent / middle(row['passing_by_seconds']):5.2f} with windows that pass by"
         print(line, flush=True)
         write(given.out, "tiles", given.device, [row])
 

@@ -5,8 +5,9 @@
 Each form of each kernel (``variants()`` of its module) is compiled for sm_90 and sm_80 by the compiler that runs
 it, down to machine code. A form fails when its machine code spills registers to memory or needs more shared memory
 than a multiprocessor has, when the assembler was given no matrix instructions where they are meant to be used, or
-when addresses are computed in 32 bits. Nothing is run, so this says nothing of speed or of results. Forms that
-differ in name alone are compiled once.
+copies that pass by the first-level cache where they are to keep what they read there, or when addresses are
+computed in 32 bits. Nothing is run, so this says nothing of speed or of results. Forms that differ in name alone
+are compiled once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from .triton_addresses import narrow_addresses
+from .triton_first_level import asks_for_first_level, passes_by
 from .triton_variant import Variant
 
 KERNELS = Path(__file__).parent
@@ -112,6 +114,8 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
         problems.append(f"{shared} bytes of shared memory, of {SHARED_BYTES[capability]}")
     if variant.needs_matrix and not matrix:
         problems.append("no matrix instructions")
+    if passes_by(kernel.asm["ptx"], asks_for_first_level(kernel.asm["ttgir"])):
+        problems.append("copies pass by the first-level cache that are to keep what they read there")
     problems += [f"an address of 32 bits: {product}" for product in narrow_addresses(kernel.asm["ttir"])]
     return Compiled(
         name=full_name,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..batchnorm.moments import Moments
 from ..packs import Pack
+from ..triton_first_level import respect_cache_modifiers
 from ..triton_layout import check_part, margin_of
 from ..triton_variant import Variant
 from .shapes import (
@@ -29,6 +30,8 @@ from .shapes import (
     gradient_tiling,
     known_shapes,
 )
+
+respect_cache_modifiers()
 
 _BAND_ROWS = 16
 _IMAGE_SIDE = 32  # of the presets
@@ -99,7 +102,7 @@ def product_kernel(
             pixel = (across * (PIXELS * DOWN // UP) - LEFT)[:, None] + (value // SOURCE)[None, :]
             mask = mask & (pixel >= 0) & (pixel < SOURCE_WIDTH)
         row = (image * SOURCE_HEIGHT + seen).to(tl.int64) * SOURCE_PITCH + start
-        # Windows overlap: they are to meet in the first-level cache, which asynchronous copies bypass by default.
+        # Windows overlap: they are to meet in the first-level cache, which copies of 16 bytes bypass by default.
         window = tl.load(source_ptr + row[:, None] + value[None, :], mask=mask, other=0.0, cache_modifier=".ca")
         band = tl.load(band_ptr + (step * CHUNK + inside)[:, None] * COLUMNS + column[None, :])
         total = tl.dot(window, band, total, input_precision="tf32x3")

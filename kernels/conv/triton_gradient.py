@@ -16,9 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ..packs import Pack
+from ..triton_first_level import respect_cache_modifiers
 from ..triton_layout import check_part, margin_of
 from ..triton_variant import Variant
 from .shapes import ConvShape, Product, Tiling, forward_product, known_shapes, weight_tiling
+
+respect_cache_modifiers()
 
 _FOLD_ROWS = 256
 _PROGRAMS = 512  # tiles of a pack, about: enough to fill a GPU a few times
@@ -56,6 +59,7 @@ def weight_gradient_kernel(
             pixel = (across * (PIXELS * STRIDE) - LEFT)[:, None] + (value // CHANNELS)[None, :]
             mask = mask & (pixel >= 0) & (pixel < WIDTH)
         at = (image * HEIGHT + down).to(tl.int64) * X_PITCH + across * (PIXELS * STRIDE * CHANNELS)
+        # Windows overlap, as in ``product_kernel``.
         window = tl.load(x_ptr + at[:, None] + offset[None, :], mask=mask, other=0.0, cache_modifier=".ca")
         there = live[:, None] & (column < PIXELS * OUTPUTS)[None, :]
         if OUT_WIDTH % PIXELS != 0:
