@@ -39,6 +39,7 @@ mkdir -p "build/gpu-path/wse-$VERSION.dist-info"
 printf 'Metadata-Version: 2.1\nName: wse\nVersion: %s\n' "$VERSION" >"build/gpu-path/wse-$VERSION.dist-info/METADATA"
 export PYTHONPATH="$PWD/build/gpu-path:$PWD/benchmarks:$PWD/build/gpu-wheels${PYTHONPATH:+:$PYTHONPATH}"
 export WSE_CACHE=${WSE_CACHE:-$PWD/build/gpu-cache} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/gpu-cache/triton}
+export PYTHONUNBUFFERED=1 # what is cut off has said how far it was
 unset TRITON_INTERPRET
 if [ -d wheels ]; then
     "$PYTHON" -m pip install --quiet --no-index --no-deps --target build/gpu-wheels --upgrade wheels/*.whl || exit 1
@@ -90,23 +91,23 @@ bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JS
 RIVALS=cuda-bf16-1024,eager,graph-bf16,vmap,grouped-bf16
 OTHERS=cuda-bf16-1024,eager-nx1,graph,graphs,grouped
 
-# Tests side by side, because compiling takes longest: those of whole packs one by one, others by file. What each says
-# is in a file of its own.
+# Tests side by side, because compiling takes longest: those of kernels by file, which take longest and come first, then
+# those of whole packs one by one. What each says is in a file of its own, a line a test.
 test_some() { # test_some FILE or FILE::TEST
     local name log code
     name=$(basename "$1" | tr -c '[:alnum:]._\n-' '-')
     log=$OUT/numerics/$name.txt
-    "$PYTHON" -m pytest -W default -q -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
+    "$PYTHON" -m pytest -W default -v --tb=short -m gpu -p no:cacheprovider "$1" >"$log" 2>&1
     code=$?
-    grep -E '^(FAILED|ERROR)' "$log"
+    grep -E '^(FAILED|ERROR) ' "$log"
     echo "$name: $(tail -n 1 "$log")"
     [ $code -eq 0 ] || [ $code -eq 5 ] # 5: nothing in there runs on a GPU
 }
 numerics() {
     mkdir -p "$OUT/numerics"
     {
+        find tests/kernels -name 'test_*triton.py' -o -name test_transfer.py
         "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda*.py | grep ::
-        find tests/kernels -name 'test_*triton.py'
     } | xargs -P 12 -d '\n' -I{} bash -c 'test_some "$1"' _ {}
 }
 export -f test_some numerics
