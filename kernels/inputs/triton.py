@@ -66,11 +66,14 @@ def inputs_kernel(
     else:
         first, second = (low + span * red).to(dtype), (low + span * green).to(dtype)
         third = (low + span * blue).to(dtype)
-    # Joined so that the channels of a pixel are next to each other.
-    colours = tl.reshape(tl.join(tl.join(first, third), tl.join(second, zero)), (GROUPS, 8, _CHANNELS))
-    places = (pixels // W * (W + 2 * MARGIN) + MARGIN + pixels % W) * _CHANNELS
-    at = values_ptr + row.to(tl.int64) * (H * (W + 2 * MARGIN) * _CHANNELS) + places
-    tl.store(at[:, :, None] + tl.arange(0, _CHANNELS)[None, None, :], colours, mask=inside[:, :, None])
+    # Joined so that the channels of a pixel are next to each other, and the eight pixels of a group, which lie in
+    # one row: threads side by side write what is side by side.
+    GROUP: tl.constexpr = 8 * _CHANNELS
+    colours = tl.reshape(tl.join(tl.join(first, third), tl.join(second, zero)), (GROUPS, GROUP))
+    group = tl.arange(0, GROUPS) * 8
+    places = (group // W * (W + 2 * MARGIN) + MARGIN + group % W) * _CHANNELS
+    at = values_ptr + row.to(tl.int64) * (H * (W + 2 * MARGIN) * _CHANNELS) + places[:, None]
+    tl.store(at + tl.arange(0, GROUP)[None, :], colours, mask=(group < H * W)[:, None])
 
 
 def input_tiles(
@@ -93,7 +96,7 @@ def input_tiles(
         values: bfloat16 or float32 [R, H, W + 2 * margin, 4], written inside the margins. Channels that are none
             become 0.
         pack: whose images they are.
-        images: uint8 [n, H, W, 4], the resident images of all image sets; H * W a multiple of 8.
+        images: uint8 [n, H, W, 4], the resident images of all image sets; W a multiple of 8.
         indices: int32 [R], which of them.
         addresses: int64 [P, 4]: seed, member id, epoch, place of the batch's first image.
         augments: int32 [P], 0 for members whose images stay as they are.
@@ -107,7 +110,7 @@ def input_tiles(
         ValueError: sizes do not fit.
     """
     _, H, W, channels = images.shape
-    if values.shape[1:] != (H, W + 2 * margin, CHANNELS) or H * W % 8 or channels != CHANNELS:
+    if values.shape[1:] != (H, W + 2 * margin, CHANNELS) or W % 8 or channels != CHANNELS:
         raise ValueError(f"images {tuple(images.shape)} do not fit values {tuple(values.shape)}, margin {margin}")
     tiles = pack.tiles(items_per_image=1, size=1)
     for augmented_ones in (False, True)[: 1 + augment]:

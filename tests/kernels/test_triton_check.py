@@ -70,6 +70,20 @@ def test_a_sample_of_all_forms_compiles() -> None:
     assert "fusion" not in done.stderr  # that nobody has chosen it
 
 
+def test_images_are_written_side_by_side() -> None:
+    """Threads write 16 bytes each, where an even margin allows it, and not pixel by pixel."""
+    program = """
+from wse.kernels.triton_check import compile_variant, variants_of
+for form in variants_of("inputs.triton"):
+    if form.name in ("inputs-m2-colour-bf16", "inputs-m0-grey-bf16"):
+        text = compile_variant(form, 90).asm["ptx"]
+        print(text.count("st.global.v4.b32"), text.count("st.global"))
+"""
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["4 4"] * 2
+
+
 def test_wanting_forms_are_found(tmp_path) -> None:
     script = tmp_path / "wanting.py"  # a kernel's source is read from its file
     script.write_text(WANTING)
