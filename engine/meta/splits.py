@@ -80,7 +80,7 @@ def split(items: Items, *, holdout: Condition | None, seed: int) -> tuple[Mask, 
         Which items are trained on and which are tested, [N] each. Together they are all.
 
     Raises:
-        UsageError: one of both has no members.
+        UsageError: one of both has no members, or a member would be in both.
     """
     if holdout is None:
         train, test = items.partition((1 - TEST_FRACTION, TEST_FRACTION), seed)
@@ -89,6 +89,11 @@ def split(items: Items, *, holdout: Condition | None, seed: int) -> tuple[Mask, 
     if test.all() or not test.any():
         raise UsageError(
             f"--holdout {holdout} leaves {'nothing to train on' if test.all() else 'nothing to test'}"
+        )
+    if np.isin(items.members[test], items.members[~test]).any():
+        raise UsageError(
+            f"--holdout {holdout} would share out snapshots of the same networks: networks are held out whole; "
+            "to test on other times than were trained on use --test-snapshots"
         )
     return ~test, test
 

@@ -32,6 +32,16 @@ def test_holdout_of_some_values(make_zoo) -> None:
     assert (rates != split(items, holdout=Condition.parse("learning_rate"), seed=1)[1]).any()
 
 
+@pytest.mark.parametrize("text", ["epoch", "epoch=4", "test_accuracy"])
+def test_snapshots_of_a_member_are_not_shared_out(text: str, make_zoo) -> None:
+    zoo = make_zoo(models=12)
+    with pytest.raises(UsageError, match=f"--holdout {text} would share out snapshots of the same networks"):
+        split(zoo.items(snapshots="all"), holdout=Condition.parse(text), seed=0)
+    train, test = split(zoo.items(), holdout=Condition.parse("test_accuracy"), seed=0)
+    assert (train ^ test).all()
+    assert test.any()
+
+
 @pytest.mark.parametrize("text", ["", "=", "optimizer=", "optimizer=adam,,sgd", "=adam"])
 def test_no_condition(text: str) -> None:
     with pytest.raises(UsageError, match="is no condition"):
