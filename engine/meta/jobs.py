@@ -18,7 +18,7 @@ from .maps import where_and_when
 from .models import MODELS, Making, ModelSpec
 from .options import CHEAP_MODEL, StudyOptions
 from .permuted import PermutedItems
-from .reading import NORMALIZING, Reading, SliceSpec, parse_snapshots
+from .reading import NORMALIZING, Reading, SliceSpec, named_snapshots
 from .results import Fit, Map
 from .splits import split
 from .targets import Target, open_questions, shuffled, target_of
@@ -246,20 +246,11 @@ def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
         if not condition.values:
             raise UsageError(f"--where {condition} names no value: write COLUMN=VALUE, such as status=ok")
         items = items.only(condition.holds(items))  # never none: a value that no member has is an error
-    train = test = _has_snapshot(items, options.snapshots, "--snapshots")
+    train = test = named_snapshots(options.snapshots, items)
     if options.test_snapshots is not None:
-        test = _has_snapshot(items, options.test_snapshots, "--test-snapshots")
+        test = named_snapshots(options.test_snapshots, items, "--test-snapshots")
     kept = train | test
-    if not kept.any():
-        raise UsageError(f"no snapshot is left of {options.zoo}: choose other --snapshots or members (--where)")
     return items.only(kept).compact(), train[kept], test[kept]
-
-
-def _has_snapshot(items: Items, text: str, flag: str) -> Mask:
-    """Which items are among the snapshots that a text names, [N]."""
-    named = Items(items.zoo, snapshots=parse_snapshots(text, items.zoo, flag))
-    most = int(items.snapshots.max()) + 1
-    return np.isin(items.members * most + items.snapshots, named.members * most + named.snapshots)
 
 
 def _targets(items: Items, options: StudyOptions) -> list[Target]:

@@ -31,7 +31,7 @@ class StudyOptions:
         targets: names of columns; empty: every property that varies, and the outcomes.
         models: names; empty: ``DEFAULT_MODELS``; ``("all",)``: every model. One that is named must be able to read
             these networks, others are left out with a note.
-        snapshots: which snapshots are read, as text: see ``parse_snapshots``.
+        snapshots: which snapshots are read, as text: see ``named_snapshots``.
         test_snapshots: other ones to test on; None: the same.
         where: only members for which all of these hold.
         holdout: whom to test on; None: members drawn at random.

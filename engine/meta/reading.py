@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..zoo import Items, Zoo
+from ..zoo import Items
 from ..zoo.normalising import Normalizing
 from ..zoo.slices import SliceDataset
 from ..zoo.tables import numbers
@@ -67,35 +67,39 @@ class SliceSpec:
         return self.part if self.length is None else f"{self.part}:{self.length}"
 
 
-def parse_snapshots(text: str, zoo: Zoo, flag: str = "--snapshots") -> str | list[int] | None:
-    """Read ``last``, ``all``, a range such as ``10:`` or ``-5:``, or a list such as ``0,5,-1``.
+def named_snapshots(text: str, items: Items, flag: str = "--snapshots") -> NDArray[np.bool_]:
+    """Which items a text names: ``last``, ``all``, a range (``10:``, ``-5:``) or a list (``0,5,-1``).
+
+    Numbers below 0 count from the end of each member, which may have fewer snapshots than others.
 
     Args:
         text: to be read.
-        zoo: whose members' snapshots a range is of.
+        items: N of them.
         flag: where it was given, for an error.
 
     Returns:
-        As ``Items`` takes it.
+        [N].
 
     Raises:
-        UsageError: it is none of these, or an empty range.
+        UsageError: it is none of these, or names none of the items.
     """
-    if text == "last":
-        return None
-    if text == "all":
-        return "all"
+    zoo, place = items.zoo, items.snapshots
+    counts = numbers(zoo.members["snapshots"])[np.searchsorted(zoo.ids, items.members)]
+    meant = {"last": "-1", "all": ":"}.get(text, text)
     try:
-        if ":" in text:
-            first, last = (int(bound) if bound.strip() else None for bound in text.split(":"))
-            chosen = list(range(int(numbers(zoo.members["snapshots"]).max(initial=0))))[first:last]
+        if ":" in meant:
+            first, last = (int(bound) if bound.strip() else None for bound in meant.split(":"))
+            start = (first or 0) + counts * ((first or 0) < 0)
+            stop = counts if last is None else last + counts * (last < 0)
+            named = (start <= place) & (place < stop)
         else:
-            chosen = [int(index) for index in text.split(",")]
+            listed = [int(index) for index in meant.split(",")]
+            named = np.isin(place, listed) | np.isin(place - counts, listed)
     except ValueError:
         raise UsageError(f"{flag} {text}: write last, all, a range (10:, -5:) or a list (0,5,-1)") from None
-    if not chosen:
-        raise UsageError(f"{flag} {text} names none")
-    return chosen
+    if not named.any():
+        raise UsageError(f"{flag} {text} names none of the snapshots that the chosen networks have")
+    return named
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,8 @@ def set_up(member: int) -> tuple[int, float]:
 def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zoo]:
     """Makes a zoo of random weights, ``plant`` having written into them; every seventh member is dead.
 
-    With ``ended`` only so many members have ended, and the zoo is unfinished.
+    With ``ended`` only so many members have ended, and the zoo is unfinished. Members have one of ``counts``
+    snapshots, in turn.
     """
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
@@ -65,6 +66,7 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
         models: int = 90,
         ended: int | None = None,
         architectures: tuple[str, ...] = ("small",),
+        counts: tuple[int, ...] = (SNAPSHOTS,),
         seed: int = 0,
     ) -> Zoo:
         folder = tmp_path / f"zoo-{len(list(tmp_path.iterdir()))}"
@@ -86,7 +88,7 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
         plans = plan_shards(list(enumerate(names)), dict.fromkeys(architectures, 10_000))
         writer = ZooWriter.create(folder, manifest, plans)
         for member, name in list(enumerate(names))[:ended]:
-            writer.add(_member(member, name, plant, seed))
+            writer.add(_member(member, name, plant, seed, counts[member % len(counts)]))
         if ended is not None:
             return Zoo.open(folder, unfinished=True)
         return Zoo.open(writer.finish(TIMING))
@@ -94,11 +96,11 @@ def make_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Z
     return make
 
 
-def _member(member: int, name: str, plant: Plant, seed: int) -> MemberResult:
+def _member(member: int, name: str, plant: Plant, seed: int, count: int) -> MemberResult:
     optimizer, rate = set_up(member)
     rng = np.random.default_rng([seed, member])
     snapshots = []
-    for index in range(SNAPSHOTS):
+    for index in range(count):
         weights = rng.standard_normal(LAYOUTS[name].size).astype(np.float32)
         plant(weights, LAYOUTS[name], optimizer, rate, index, rng)
         accuracies = {f"{part}_accuracy": float(rng.uniform(0.1, 0.9)) for part in ("train", "validation", "test")}
@@ -116,8 +118,8 @@ def _member(member: int, name: str, plant: Plant, seed: int) -> MemberResult:
             "activation": "relu",
             "augmentation": member % 4 < 2,
         },
-        epochs=2 * (SNAPSHOTS - 1),
-        steps=20 * (SNAPSHOTS - 1),
+        epochs=2 * (count - 1),
+        steps=20 * (count - 1),
         predicted_classes=4,
         samples_trained=100,
         samples_evaluated=10,
