@@ -144,7 +144,8 @@ class Jobs:
         if slices.places == 1:
             raise UsageError(f"--maps needs slices at several places: shorter ones than {self.options.what}")
         asked = target_of(self._every_snapshot, job.target.name, kind=job.target.kind)
-        mapped = where_and_when(estimator, job.spec, slices, asked, self.items.members[job.test])
+        tested = self.items.members[job.test]
+        mapped = where_and_when(estimator, job.spec, slices, asked, job.target.classes, tested)
         return Outcome(answers=answers, fit=took, map=mapped)
 
     def _jobs(self) -> Iterator[Job]:

@@ -25,7 +25,12 @@ MOST_MEMBERS = 40
 
 
 def where_and_when(
-    estimator: Any, spec: ModelSpec, slices: SliceDataset, target: Target, members: NDArray[np.int64]
+    estimator: Any,
+    spec: ModelSpec,
+    slices: SliceDataset,
+    target: Target,
+    classes: tuple[str, ...],
+    members: NDArray[np.int64],
 ) -> Map:
     """The mean probability of the true class at evenly spaced places of each snapshot.
 
@@ -34,36 +39,44 @@ def where_and_when(
         spec: the model; it reads slices or statistics of them.
         slices: of every snapshot, all of networks that are to be mapped among them.
         target: of these items, a classification.
+        classes: names of the classes in the order of the codes that the estimator knows them by; with snapshots
+            that it was not fitted to, ``target`` may have more.
         members: ids to be mapped; the first ones whose class the estimator knows are.
     """
-    code = {name: index for index, name in enumerate(np.asarray(estimator.classes_, np.int64).tolist())}
-    can = np.isin(slices.members, members) & target.present & np.isin(target.values, list(code))
+    column = {classes[code]: index for index, code in enumerate(np.asarray(estimator.classes_, np.int64).tolist())}
+    column_of = np.array([column.get(name, -1) for name in target.classes])[target.values]
+    can = np.isin(slices.members, members) & target.present & (column_of >= 0)
     chosen = np.flatnonzero(can & np.isin(slices.members, np.unique(slices.members[can])[:MOST_MEMBERS]))
-    columns = np.array([code[value] for value in target.values[chosen].tolist()])
     count = min(POSITIONS, slices.places)
     likely = np.empty((len(chosen), count))
-    for row, (item, column) in enumerate(zip(chosen.tolist(), columns.tolist(), strict=True)):
+    for row, (item, column) in enumerate(zip(chosen.tolist(), column_of[chosen].tolist(), strict=True)):
         values = slices.evenly([item], count)[0][0].numpy()
         likely[row] = estimator.predict_proba(slice_rows(spec.reads, values))[:, column]
-    return _mean_map(likely, slices, chosen, spec.name, target)
+    return _mean_map(likely, slices, chosen, spec.name, target.name, chance=1 / len(classes))
 
 
 def _mean_map(
-    likely: NDArray[np.float64], slices: SliceDataset, chosen: NDArray[np.int64], model: str, target: Target
+    likely: NDArray[np.float64],
+    slices: SliceDataset,
+    chosen: NDArray[np.int64],
+    model: str,
+    target: str,
+    *,
+    chance: float,
 ) -> Map:
     items = slices.items.only(chosen)
     done = progress(items)
     snapshots = np.unique(items.snapshots)
     by_snapshot = [items.snapshots == snapshot for snapshot in snapshots]
     return Map(
-        target=target.name,
+        target=target,
         model=model,
         length=slices.length,
         positions=tuple(np.linspace(0, 1, likely.shape[1]).tolist()),
         layers=_layers(slices, items),
         snapshots=tuple(float(done[here].mean()) for here in by_snapshot),
         probabilities=tuple(zip(*(likely[here].mean(axis=0).tolist() for here in by_snapshot), strict=True)),
-        chance=1 / len(target.classes),
+        chance=chance,
     )
 
 

@@ -94,6 +94,27 @@ def test_a_map_shows_where_and_when(model: str, make_zoo, tmp_path: Path) -> Non
     assert abs(shown[:, :2].mean() - found.chance) < 0.12
 
 
+def test_a_map_knows_classes_by_name(make_zoo, tmp_path: Path) -> None:
+    """Over all snapshots there are more epochs than a model was fitted to, and the same one has another code."""
+
+    def grown(weights, layout, optimizer, rate, snapshot, rng) -> None:
+        weights *= 10.0**snapshot
+
+    study = studied(
+        make_zoo(grown, models=40),
+        tmp_path,
+        what=SliceSpec(part="all", length=60),
+        targets=("epoch",),
+        kinds={"epoch": "classification"},
+        models=("statistics-boost",),
+        snapshots="-2:",
+        maps=True,
+    )
+    (found,) = study.maps
+    assert (found.snapshots, found.chance) == ((0.5, 1.0), 0.5)
+    assert np.array(found.probabilities).min() > 0.9
+
+
 def test_shuffled_answers_are_at_chance(make_zoo, tmp_path: Path) -> None:
     """Each network's snapshots are nearly the same, so a split by snapshot would find every answer again."""
 
