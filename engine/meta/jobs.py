@@ -218,14 +218,16 @@ class Jobs:
                 PermutedItems(self.items, seed=self.options.seed) if permuted else self.items,
                 what,
                 statistics=self.options.statistics,
-                normalize=self._normalizing(what, job.train),
+                normalize=self._normalizing(what, job.seed),
                 seed=self.options.seed,
             )
         return self._readings[key]
 
-    def _normalizing(self, what: SliceSpec, train: Indices) -> Normalizing:
+    def _normalizing(self, what: SliceSpec, seed: int) -> Normalizing:
         match self.options.normalize:
             case "position":
+                # Of all that is trained on, whether it has the target or not: targets share what is read.
+                train = next(train for each, train, _ in self._rounds if each == seed)
                 return fit_positions(self.items.only(train), what.part, statistics=self.options.statistics)
             case "slice" | "layer" | "none" as name:
                 return name

@@ -193,6 +193,15 @@ def test_views(make_zoo, tmp_path: Path) -> None:
     assert sum(map(sum, confusion.counts)) == whole.items == 2 * 27 * 2  # seeds x test members x snapshots
 
 
+def test_targets_asked_beside_one_change_nothing(make_zoo, tmp_path: Path) -> None:
+    """Half of the networks have no init_std; positions are those of all that are trained on."""
+    zoo = make_zoo(in_conv2, models=60)
+    asked = {"what": SliceSpec(part="conv2", length=20), "models": ("statistics-boost",), "normalize": "position"}
+    alone = studied(zoo, tmp_path, targets=("optimizer",), **asked)
+    beside = studied(zoo, tmp_path, targets=("init_std", "optimizer"), **asked)
+    assert alone.scores == tuple(score for score in beside.scores if score.target == "optimizer")
+
+
 def test_processes_change_nothing(make_zoo, tmp_path: Path) -> None:
     zoo = make_zoo(in_conv2, models=40)
     alone = studied(zoo, tmp_path, targets=("optimizer", "learning_rate"))
