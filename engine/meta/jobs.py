@@ -16,6 +16,7 @@ from ..zoo.normalising import Normalizing
 from .judging import Predictions
 from .maps import where_and_when
 from .models import MODELS, Making, ModelSpec
+from .models.loop import DivergedError
 from .options import CHEAP_MODEL, StudyOptions
 from .permuted import PermutedItems
 from .reading import NORMALIZING, Reading, SliceSpec, named_snapshots
@@ -123,8 +124,9 @@ class Jobs:
             )
             estimator = fit(job.spec, making, reading, job.target, job.train)
             told = predict(estimator, job.spec.reads, reading, job.target, job.test)
-        except UsageError as error:
-            if job.spec.name in self.options.models:
+        except (UsageError, DivergedError) as error:
+            # What a named model cannot read is told at once; a net that diverged costs no other model its figures.
+            if isinstance(error, UsageError) and job.spec.name in self.options.models:
                 raise
             return Outcome(answers={}, fit=_took(job, began, note=f"left out: {error}"))
         if job.layer:

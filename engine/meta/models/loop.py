@@ -113,6 +113,10 @@ def _put(inputs: Any, device: str) -> Any:
     return type(inputs)(_put(value, device) for value in inputs)
 
 
+class DivergedError(WseError):
+    """A training had no finite loss from the first batch on: nothing was learned."""
+
+
 class Loop:
     """One training.
 
@@ -157,7 +161,7 @@ class Loop:
         if self._best_state is not None:
             self._net.load_state_dict(self._best_state)
         elif stopped == "diverged":
-            raise WseError(
+            raise DivergedError(
                 "training of a meta-classifier diverged at once: its loss is not finite for these values"
             )
         pace = self._pace

@@ -180,6 +180,16 @@ def test_slices_at_random_places(make_zoo, tmp_path: Path) -> None:
         studied(zoo, tmp_path, what=SliceSpec(part="conv2", length=50), models=("values-linear",))
 
 
+def test_a_net_that_diverges_costs_no_other_model_its_figures(make_zoo, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "wse.engine.meta.models.light_cnn.encode", lambda values: values[:, None].repeat(1, 3, 1) / 0
+    )
+    study = studied(make_zoo(models=20), tmp_path, models=("majority", "light-cnn"))
+    assert {score.model for score in study.scores} == {"majority"}
+    (note,) = {fit.note for fit in study.fits if fit.note}
+    assert note.startswith("left out: training of a meta-classifier diverged at once")
+
+
 def test_views(make_zoo, tmp_path: Path) -> None:
     study = studied(
         make_zoo(in_conv2), tmp_path, snapshots="all", test_snapshots="0,-1", models=("statistics-linear",)
