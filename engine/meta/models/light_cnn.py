@@ -67,7 +67,7 @@ def encode(values: Tensor) -> Tensor:
     Values squashed in units of their slice's mean size; logarithms of sizes; the logarithm of that mean size.
     """
     size = values.abs()
-    scale = size.mean(dim=1, keepdim=True) + TINY
+    scale = (size.mean(dim=1, keepdim=True) + TINY).clamp(max=torch.finfo(size.dtype).max)
     return torch.stack([values / (scale + size), _log(size), _log(scale).expand_as(size)], dim=1)
 
 

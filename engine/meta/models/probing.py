@@ -30,6 +30,8 @@ PROBES = 8
 CODE, CHANNELS = 32, 16
 # Weights beyond it come from networks that diverged; answers would not be finite.
 LARGEST = 1e4
+# Many layers of large weights answer more still; beyond this a square would not be finite.
+LARGEST_ANSWER = 1e15
 TINY = 1e-12
 
 
@@ -116,6 +118,7 @@ def _read(layers: list[Tensor]) -> Tensor:
         much the probes make a class's logit vary; how unsure each probe leaves the network; and of each probe
         three statistics of the layers' units, of the first layer, the last, and the mean of all.
     """
+    layers = [made.nan_to_num().clamp(-LARGEST_ANSWER, LARGEST_ANSWER) for made in layers]
     logits = layers[-1]
     size = logits.square().mean(dim=(1, 2), keepdim=True).add(TINY).sqrt()
     probabilities = logits.softmax(dim=-1)

@@ -88,7 +88,7 @@ def encode(values_BTK: Tensor, counts_BT: Tensor) -> tuple[Tensor, Tensor]:
     there = torch.arange(values_BTK.shape[2], device=values_BTK.device) < counts_BT[:, :, None]
     count = counts_BT.clamp(min=1)[:, :, None]
     size = values_BTK.abs()
-    scale = size.sum(dim=2, keepdim=True) / count + TINY
+    scale = (size.sum(dim=2, keepdim=True) / count + TINY).clamp(max=torch.finfo(size.dtype).max)
     relative = values_BTK / scale
     mean = relative.sum(dim=2, keepdim=True) / count
     square = (relative.square().sum(dim=2, keepdim=True) / count + TINY).sqrt()

@@ -166,9 +166,12 @@ def test_networks_of_other_images_and_classes_are_refused(net_class: Any, name: 
         net((torch.arange(3), {small: networks(small)}))
 
 
+@pytest.mark.parametrize(
+    ("family", "properties"), [("small-cnn", SMALL_CNN), ("nws", SMALL_NWS | {"batch_norm": False})]
+)
 @pytest.mark.parametrize("net_class", NETS)
-def test_huge_weights_give_finite_answers_and_gradients(net_class: Any) -> None:
-    layout = Layout(FAMILIES["small-cnn"].build(**SMALL_CNN))
+def test_huge_weights_give_finite_answers_and_gradients(net_class: Any, family: str, properties: Any) -> None:
+    layout = Layout(FAMILIES[family].build(**properties))
     weights = networks(layout).float()
     weights[1] *= 1e30
     net = net_class(Given({layout: weights}), 3)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wse.engine.meta.models import tokens
 from wse.engine.meta.models.spec import Making
 from wse.engine.meta.models.tokens import CHUNK, KINDS, TokenSource, TokenTable
-from wse.engine.meta.models.transformer import SPECS, WeightTransformer
+from wse.engine.meta.models.transformer import SPECS, WeightTransformer, encode
 from wse.engine.nets import Layout
 from wse.engine.zoo import Zoo
 
@@ -70,6 +70,12 @@ def test_padding_and_the_order_of_tokens_change_nothing(planted: Callable[..., Z
             for inputs in (alone, {name: value[:, order] for name, value in alone.items()}):
                 torch.testing.assert_close(net(inputs)[0], together[index], rtol=1e-4, atol=1e-5)
     assert (together[0] - together[2]).abs().max() > 1e-3
+
+
+def test_extreme_values_are_finite() -> None:
+    values = torch.stack([torch.full((1, CHUNK), size) for size in (0.0, 1e-30, 1e30, 1e38)])
+    for told in encode(values, torch.full((4, 1), CHUNK)):
+        assert told.isfinite().all()
 
 
 def test_tokens_are_drawn_anew_in_each_epoch(planted: Callable[..., Zoo], monkeypatch: pytest.MonkeyPatch) -> None:
