@@ -35,6 +35,7 @@ _FORMAT = 1  # of shards; there is no other so far
 _COPIED_BYTES = 8 * 2**20  # at once
 
 _CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_LARGEST_FLOAT16 = np.float32(np.finfo(np.float16).max)
 # NumPy has no bfloat16: its bits travel as integers.
 _STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -82,8 +83,9 @@ def write_shard(
             differ between members. An array [members, snapshots, D] is such a sequence.
         architecture: name of the architecture of all members.
         members: ids, in the order of ``weights``.
-        dtype: number format in the file. float16 and bfloat16 are rounded to nearest, ties to even; too large
-            values become infinite, NaN stays NaN.
+        dtype: number format in the file. float16 and bfloat16 are rounded to nearest, ties to even. What is too
+            large for float16 becomes the largest number there is, so that finite weights stay finite; infinite
+            ones stay infinite, and NaN stays NaN.
 
     Returns:
         What to record of the file.
@@ -288,8 +290,8 @@ def _encode(values: Float32, dtype: Dtype) -> NDArray[Any]:
     if dtype == "float32":
         return np.ascontiguousarray(values, stored)
     if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values.astype(stored))
+        held = np.where(np.isinf(values), values, np.clip(values, -_LARGEST_FLOAT16, _LARGEST_FLOAT16))
+        return np.ascontiguousarray(held.astype(stored))
     bits = np.ascontiguousarray(values).view(np.uint32)
     # Adding just under half of the last kept place, and that place itself, rounds ties to even.
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16

@@ -18,7 +18,7 @@ from wse.engine.zoo import Shard, ShardEntry, write_shard
 from ...zoos import flip_bit
 
 DTYPES = ("float32", "float16", "bfloat16")
-SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38, -65520.0, 65519.0, 1.0], np.float32)
+SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, -65519.0, 65519.0, 1.0], np.float32)
 
 
 def random_weights(members: int, snapshots: int, size: int) -> np.ndarray:
@@ -44,6 +44,16 @@ def test_round_trip_as_torch_rounds(tmp_path: Path, dtype: str, shape: tuple[int
     write(tmp_path / "a.safetensors", weights, dtype)
     expected = torch.from_numpy(weights).to(getattr(torch, dtype)).float().numpy()
     np.testing.assert_array_equal(read_all(tmp_path / "a.safetensors"), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_finite_stays_finite(tmp_path: Path, dtype: str) -> None:
+    weights = np.array([65504.0, 65519.9, 65520.0, -65520.0, 1e6, -3e38, 3e38], np.float32)
+    write(tmp_path / "a.safetensors", weights[None, None], dtype)
+    found = Shard(tmp_path / "a.safetensors").read(0, 0)
+    assert np.isfinite(found).all()
+    assert (np.sign(found) == np.sign(weights)).all()
+    assert (np.abs(found) >= 65504).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
