@@ -170,7 +170,8 @@ def _mean(sums: Float64) -> Float64:
 
 def _r2(sums: Float64) -> Float64:
     spread = sums[..., 1] - sums[..., 2] ** 2 / sums[..., 3]
-    r2: Float64 = 1 - sums[..., 0] / np.where(spread > 1e-12 * sums[..., 3], spread, np.nan)
+    # Whatever the unit: what rounding leaves of equal numbers is no spread.
+    r2: Float64 = 1 - sums[..., 0] / np.where(spread > 1e-12 * sums[..., 1], spread, np.nan)
     return r2
 
 

@@ -67,6 +67,14 @@ def test_regression_against_sklearn_and_scipy() -> None:
     assert "kendall_tau" not in judge(regressed(truth, predicted), ranks=False)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_r2_has_no_unit(unit: float) -> None:
+    truth, predicted = np.arange(20.0), np.arange(20.0) + RNG.normal(size=20)
+    judged = judge(regressed(unit * truth, unit * predicted))["r2"]
+    assert judged.value == pytest.approx(metrics.r2_score(truth, predicted))
+    assert "r2" not in judge(regressed(np.full(20, 0.1 * unit), unit * predicted))
+
+
 def test_ceiling_is_what_a_perfect_ranking_without_ties_reaches() -> None:
     truth = np.array([0.1] * 10 + [0.3, 0.5, 0.5, 0.9])
     perfect = np.arange(len(truth))
