@@ -30,7 +30,7 @@ class Target:
         kind: classification or regression.
         classes: names of the classes, in the order of their codes; empty in a regression.
         values: [N]: class codes int64, or numbers float64; their logarithms if ``log``.
-        present: [N] bool, where the column is set; elsewhere ``values`` means nothing.
+        present: [N] bool, where the column is set, and a number finite; elsewhere ``values`` means nothing.
         log: whether numbers stand as natural logarithms.
     """
 
@@ -77,6 +77,7 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
             raise UsageError(f"{name} is classified: a logarithm (--log) is for regressions")
         return _classes(name, raw, present)
     values = np.array([np.nan if value is None else value for value in raw], np.float64)
+    present = np.isfinite(values)  # a loss may be infinite
     if log:
         if values[present].min(initial=1) <= 0:
             raise UsageError(f"{name} is not always positive: it has no logarithm, leave --log out")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from wse.engine.errors import UsageError
@@ -68,6 +69,13 @@ def test_what_is_not_set_is_not_present(make_zoo) -> None:
     target = target_of(make_zoo(models=6).items(), "init_std")
     assert target.present.tolist() == [False, True] * 3
     assert target.only(target.present).values.tolist() == [0.5] * 3
+
+
+def test_infinite_numbers_are_not_asked_for() -> None:
+    losses = pa.chunked_array([[2.0, np.inf, None, np.nan, 1.0]])
+    target = target_of(SimpleNamespace(column=lambda name: losses), "test_loss", kind="regression", log=True)
+    assert target.present.tolist() == [True, False, False, False, True]
+    np.testing.assert_allclose(target.values[target.present], [np.log(2), 0])
 
 
 def test_open_questions_vary(make_zoo) -> None:
