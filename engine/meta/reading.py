@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..zoo import Items
+from ..zoo.memory import free_bytes
 from ..zoo.normalising import Normalizing
 from ..zoo.slices import SliceDataset
 from ..zoo.tables import numbers
@@ -30,6 +31,8 @@ Float64 = NDArray[np.float64]
 _BLOCK_VALUES = 2**24
 # Of statistics of slices, for the next models and targets.
 _MOST_KEPT_BYTES = 2**28
+# Of all values, that a model which reads them makes at a time.
+_COPIES_OF_VALUES = 4
 # Of slices, where a whole part is asked for, but is not of one size: as in the study, or less.
 _MOST_VALUES = 5000
 NORMALIZING = ("none", "slice", "layer", "position")
@@ -226,11 +229,18 @@ class Reading:
         """All values of the part [N, values].
 
         Raises:
-            UsageError: networks differ in how many there are, or a slice is read at random places.
+            UsageError: networks differ in how many there are, a slice is read at random places, or memory is too
+                small.
         """
         if self.what.length is not None:
             raise UsageError("it reads a whole part, not slices at random places")
         dataset = self._dataset(None)
+        needed, free = 4 * len(dataset) * dataset.length * _COPIES_OF_VALUES, free_bytes("cpu")
+        if needed > free:
+            raise UsageError(
+                f"it reads all values of all networks at once, which takes {needed / 1e9:.1f} GB of memory, and "
+                f"{free / 1e9:.1f} GB are free: choose fewer networks or snapshots, or a smaller part"
+            )
         return dataset.batch(range(len(dataset)))[0].numpy()
 
     @cached_property

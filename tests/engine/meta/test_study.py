@@ -190,6 +190,17 @@ def test_a_net_that_diverges_costs_no_other_model_its_figures(make_zoo, tmp_path
     assert note.startswith("left out: training of a meta-classifier diverged at once")
 
 
+def test_values_that_do_not_fit_into_memory(make_zoo, tmp_path: Path, monkeypatch) -> None:
+    zoo = make_zoo(models=20)
+    monkeypatch.setattr("wse.engine.meta.reading.free_bytes", lambda device: 150_000)
+    with pytest.raises(
+        UsageError, match=r"at once, which takes 0\.0 GB of memory, and 0\.0 GB are free: choose fewer"
+    ):
+        studied(zoo, tmp_path, models=("values-linear",))
+    study = studied(zoo, tmp_path, models=("values-linear",), what=SliceSpec(part="conv1"))
+    assert {score.model for score in study.scores} == {"values-linear"}
+
+
 def test_views(make_zoo, tmp_path: Path) -> None:
     study = studied(
         make_zoo(in_conv2), tmp_path, snapshots="all", test_snapshots="0,-1", models=("statistics-linear",)
