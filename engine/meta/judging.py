@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,13 @@ def confusion(predictions: Predictions) -> NDArray[np.int64]:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
+@lru_cache(maxsize=4)
 def _draws(members: int, seed: int) -> Float64:
-    """How often each member is in each bootstrap sample, [SAMPLES, members]."""
+    """How often each member is in each bootstrap sample, [SAMPLES, members]; groups are often of one size."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(members, np.full(members, 1 / members), size=SAMPLES).astype(np.float64)
+    draws: Float64 = rng.multinomial(members, np.full(members, 1 / members), size=SAMPLES).astype(np.float64)
+    draws.flags.writeable = False
+    return draws
 
 
 def _interval(sums: Float64, of_sums: OfSums, draws: Float64) -> Interval:
