@@ -88,6 +88,7 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
 def _is_listed(zoo: Zoo, name: str) -> bool:
     """Whether the space lists the values of a property; in a merged zoo each may give one, or list some."""
     given = [run.space.get(name) for run in zoo.manifest.runs]
+    given = [value["choice"] if isinstance(value, dict) and "choice" in value else value for value in given]
     if any(isinstance(value, dict) for value in given):
         return False
     return any(isinstance(value, list) or value != given[0] for value in given)

@@ -42,6 +42,8 @@ def test_kinds_can_be_chosen(make_zoo) -> None:
         ([1, 2], "classification"),
         ([1, [1, 2]], "classification"),
         ([1, 1], "regression"),
+        ([{"choice": [1, 2], "weights": [1, 3]}], "classification"),
+        ([1, {"choice": [1, 2], "weights": [1, 3]}], "classification"),
         ([[1, 2], {"uniform": [1, 2]}], "regression"),
         ([None, None], "regression"),
     ],
