@@ -259,11 +259,12 @@ def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
 
 
 def _targets(items: Items, options: StudyOptions) -> list[Target]:
-    unused = sorted((options.kinds.keys() | options.logs) - set(options.targets)) if options.targets else []
+    names = options.targets or open_questions(items.zoo)
+    unused = sorted((options.kinds.keys() | options.logs) - set(names))
     if unused:
-        raise UsageError(f"{unused[0]} is not among the targets ({', '.join(options.targets)})")
+        raise UsageError(f"{unused[0]} is not among the targets ({', '.join(names)})")
     targets = []
-    for name in options.targets or open_questions(items.zoo):
+    for name in names:
         target = target_of(items, name, kind=options.kinds.get(name), log=name in options.logs)
         if len(np.unique(target.values[target.present])) < 2:
             if options.targets:

@@ -318,6 +318,7 @@ def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp
         ({"test_snapshots": "9:"}, "--test-snapshots 9: names none"),
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
+        ({"logs": frozenset({"learning_rat"}), "targets": ()}, "learning_rat is not among the targets"),
         ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
         ({"models": ("neurons-boost",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
         ({"models": ("light-cnn",), "maps": True}, "--maps needs slices at several places: give --slice a length"),
