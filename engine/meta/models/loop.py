@@ -62,10 +62,13 @@ class Data:
         return len(self.source)
 
     def thinned(self, count: int) -> Data:
-        """So many of the items, evenly spread; all, if there are no more."""
+        """So many of the items, evenly spread from the first to the last; all, if there are no more.
+
+        Steps are of several sizes: with steps of as many items as members have, only one snapshot would be seen.
+        """
         if count >= len(self):
             return self
-        chosen = np.arange(count) * len(self) // count
+        chosen = np.linspace(0, len(self) - 1, count).astype(int)
         return Data(source=self.source.only(chosen), targets=self.targets[chosen])
 
 

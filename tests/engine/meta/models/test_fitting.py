@@ -12,6 +12,7 @@ from torch import nn
 
 from wse.engine.errors import WseError
 from wse.engine.meta.models.fitting import DeepClassifier, DeepRegressor
+from wse.engine.meta.models.loop import Data
 from wse.engine.meta.models.source import ArraySource, SliceSource
 from wse.engine.zoo import Zoo
 
@@ -117,6 +118,16 @@ def test_budget_is_kept_and_used(seconds: float) -> None:
     assert model.note_.endswith("stopped by budget")
     if seconds >= 0.5:
         assert taken > 0.8 * seconds
+
+
+@pytest.mark.parametrize("count", [1, 16, 80, 160, 1599, 1600])
+def test_thinned_items_are_of_many_snapshots(count: int) -> None:
+    """80 members with 20 snapshots each."""
+    data = Data(source=ArraySource(np.zeros((1600, 1), np.float32)), targets=torch.arange(1600))
+    chosen = data.thinned(count).targets
+    assert len(chosen.unique()) == count
+    assert len((chosen % 20).unique()) >= min(count, 5)
+    assert len((chosen // 20).unique()) >= min(count, 80)
 
 
 def test_learning_rate_follows_the_budget() -> None:
