@@ -189,7 +189,8 @@ class _Progress:
 
 
 def _print_study(study: Study, *, every: bool) -> None:
-    what = ", ".join([study.slice, f"snapshots {study.snapshots}", *study.where])
+    shuffled = ["answers shuffled"] if study.shuffled else []
+    what = ", ".join([study.slice, f"snapshots {study.snapshots}", *study.where, *shuffled])
     tested = max((score.members for score in study.scores if score.view == "all"), default=0)
     typer.echo(
         f"{study.members:,} networks of {study.zoo}, {tested:,} of them tested, reading {what}; "

@@ -145,6 +145,7 @@ class Study(_Record, frozen=True, kw_only=True):
         normalize: how values were normalised.
         statistics: whether moving averages of batch normalisation were among the values.
         holdout: how test members were chosen: empty for at random, else as given.
+        shuffled: whether members had each other's answers.
         seeds: number of splits.
         budget_seconds: for deep models; None: no limit.
         device: that deep models ran on.
@@ -168,6 +169,7 @@ class Study(_Record, frozen=True, kw_only=True):
     normalize: str
     statistics: bool
     holdout: str
+    shuffled: bool = False
     seeds: int
     budget_seconds: float | None
     device: str

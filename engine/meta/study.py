@@ -129,6 +129,7 @@ def _study(jobs: Jobs, outcomes: Mapping[int, Outcome], began: float) -> Study:
         normalize=options.normalize,
         statistics=options.statistics,
         holdout=str(options.holdout or ""),
+        shuffled=options.shuffled,
         seeds=options.seeds,
         budget_seconds=options.budget_seconds,
         device=options.device,

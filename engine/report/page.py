@@ -124,6 +124,7 @@ def sections(zoo: Zoo, *, studies: Sequence[Path] = (), embedding: bool) -> list
 def _study_title(study: Study, number: int, taken: list[str]) -> str:
     title = f"Reading {study.slice}" + "".join(f", {condition}" for condition in study.where)
     title += f", held out: {study.holdout}" if study.holdout else ""
+    title += ", answers shuffled" if study.shuffled else ""
     return f"{title} (study {number})" if title in taken else title
 
 
@@ -137,6 +138,7 @@ def study_notes(study: Study) -> list[str]:
         f"normalised: {study.normalize}",
         f"moving averages {'among' if study.statistics else 'not among'} the values",
         f"{study.members:,} members, {split}",
+        *(["members have each other's answers: all but chance is a leak"] if study.shuffled else []),
         f"{study.seeds} seed{'s' if study.seeds != 1 else ''}",
         f"deep models on {study.device}, budget {budget}",
         f"took {seconds_text(study.seconds)}",

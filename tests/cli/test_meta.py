@@ -51,6 +51,12 @@ def test_tables_and_files(population: Path, tmp_path: Path, monkeypatch, capsys)
     assert f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]" in out
 
 
+def test_shuffled_answers_are_told(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    asked = ["--targets", "optimizer", "--models", "majority", "--shuffled", "--processes", 1]
+    assert run(monkeypatch, population, *asked, "--out", tmp_path / "found") == 0
+    assert "reading all, snapshots last, answers shuffled; 95 %" in capsys.readouterr().out
+
+
 def test_json(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     asked = [
         "--targets",

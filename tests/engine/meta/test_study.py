@@ -128,6 +128,7 @@ def test_shuffled_answers_are_at_chance(make_zoo, tmp_path: Path) -> None:
     plain = studied(zoo, tmp_path, models=("statistics-boost",), snapshots="all", seeds=1)
     assert figure(plain, "statistics-boost").value == 1.0
     study = studied(zoo, tmp_path, targets=targets, models=models, snapshots="all", shuffled=True, seeds=1)
+    assert (plain.shuffled, study.shuffled) == (False, True)
     for model in models:
         assert figure(study, model).low < 1 / 3 + 0.05
         assert figure(study, model, target="augmentation").low < 0.55

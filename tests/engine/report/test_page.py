@@ -288,12 +288,16 @@ def test_studies_have_titles_of_their_own(studied_zoo: Zoo, tmp_path: Path) -> N
     write_study(tmp_path / "meta" / "a", study)
     write_study(tmp_path / "meta" / "b", study)
     write_study(tmp_path / "meta" / "c", structs.replace(study, holdout="dataset=mnist"))
-    titles = [section.title for section in sections(Zoo.open(tmp_path), embedding=False)[1:]]
-    assert titles == [
+    write_study(tmp_path / "meta" / "d", structs.replace(study, shuffled=True))
+    found = sections(Zoo.open(tmp_path), embedding=False)[1:]
+    assert [section.title for section in found] == [
         "Reading all:5000",
         "Reading all:5000 (study 2)",
         "Reading all:5000, held out: dataset=mnist",
+        "Reading all:5000, answers shuffled",
     ]
+    told = [any("each other's answers" in note for note in section.notes) for section in found]
+    assert told == [False, False, False, True]
 
 
 def test_studies_elsewhere_are_shown_once(studied_zoo: Zoo, tmp_path: Path) -> None:
