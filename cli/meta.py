@@ -140,14 +140,17 @@ def meta(
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(study)).decode())
+    try:
         write_study(folder, study)
+    finally:  # what cannot be kept is seen at least; what is not read to its end, as by head, is kept
+        if as_json:
+            import msgspec
+
+            typer.echo(msgspec.json.format(msgspec.json.encode(study)).decode())
+        else:
+            _print_study(study, every=verbose)
+    if as_json:
         return
-    _print_study(study, every=verbose)
-    write_study(folder, study)  # what cannot be kept has been seen at least
     flags = [*(["--unfinished"] if unfinished else []), *(["--study", folder] if out else [])]
     command = command_text("wse", "report", options.zoo, *flags)
     typer.echo(f"\nall figures: {folder}; a page to read: `{command}`")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from wse.cli.main import main
+from wse.engine.errors import WseError
 from wse.engine.train import Options, Run
 
 
@@ -112,6 +113,32 @@ def test_results_that_cannot_be_kept(population: Path, tmp_path: Path, monkeypat
     code = run(monkeypatch, population, "--models", "majority", "--out", tmp_path / "file" / "folder")
     assert code == 1
     assert "cannot write into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["tables", "json"])
+def test_a_study_is_kept_though_nobody_reads_its_tables(
+    flags: list[str], population: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def closed(*_given: object, **_more: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("typer.echo", closed)  # as after `wse meta | head`
+    asked = ["--targets", "optimizer", "--models", "majority", "--processes", 1, "--out", tmp_path / "found"]
+    assert run(monkeypatch, population, *asked, *flags) == 1
+    assert (tmp_path / "found" / "study.json").is_file()
+
+
+def test_what_cannot_be_kept_is_seen(population: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(*_given: object) -> None:
+        raise WseError("cannot write into found: No space left on device")
+
+    monkeypatch.setattr("wse.engine.meta.write_study", full)
+    asked = ["--targets", "optimizer", "--models", "majority", "--processes", 1, "--out", tmp_path / "found"]
+    assert run(monkeypatch, population, *asked) == 1
+    out, err = capsys.readouterr()
+    assert "majority" in out
+    assert "all figures" not in out
+    assert err == "wse: cannot write into found: No space left on device\n"
 
 
 @pytest.mark.parametrize(("ended", "told"), [(4, "what they tell is shown, and no study"), (1, "no study")])
