@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..zoo import Items, Zoo, fit_positions
 from ..zoo.normalising import Normalizing
+from ..zoo.places import Places
 from .judging import Predictions
 from .maps import where_and_when
 from .models import MODELS, Making, ModelSpec
@@ -92,6 +93,7 @@ class Jobs:
     def __init__(self, options: StudyOptions, zoo: Zoo) -> None:
         self.options, self.zoo = options, zoo
         self.items, self._is_train, self._is_test = _items(self.zoo, options)
+        _check_slices(self.items, options)
         self._rounds = [(seed, *self._split(seed)) for seed in range(options.seed, options.seed + options.seeds)]
         self.targets = [target for target in _targets(self.items, options) if self._can_be_asked(target)]
         if not self.targets:
@@ -127,7 +129,7 @@ class Jobs:
         except (UsageError, DivergedError) as error:
             # What a named model cannot read is told at once; a net that diverged costs no other model its figures.
             if isinstance(error, UsageError) and job.spec.name in self.options.models:
-                raise
+                raise UsageError(f"{job.spec.name}: {error}") from error
             return Outcome(answers={}, fit=_took(job, began, note=f"left out: {error}"))
         if job.layer:
             return Outcome(answers={"layer": told}, fit=None)
@@ -143,8 +145,6 @@ class Jobs:
         if not self.options.maps or not self._is_mapped(job):
             return Outcome(answers=answers, fit=took)
         slices = reading.over(self._every_snapshot).slices
-        if slices.places == 1:
-            raise UsageError(f"--maps needs slices at several places: shorter ones than {self.options.what}")
         asked = target_of(self._every_snapshot, job.target.name, kind=job.target.kind)
         tested = self.items.members[job.test]
         mapped = where_and_when(estimator, job.spec, slices, asked, job.target.classes, tested)
@@ -256,6 +256,17 @@ def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
         test = named_snapshots(options.test_snapshots, items, "--test-snapshots")
     kept = train | test
     return items.only(kept).compact(), train[kept], test[kept]
+
+
+def _check_slices(items: Items, options: StudyOptions) -> None:
+    """Refuse slices that not every network has: all models that read weights would be left out."""
+    layouts = {name: items.zoo.layout(name) for name in items.architectures}
+    part, length = options.what.part, options.what.length
+    places = Places(layouts, part, length, statistics=options.statistics, pad=length is None)
+    if options.maps and places.room(np.arange(len(layouts))).max() == 1:
+        raise UsageError(f"--maps needs slices at several places: shorter ones than {options.what}")
+    if options.test_length is not None:
+        Places(layouts, part, options.test_length, statistics=options.statistics, pad=False)
 
 
 def _targets(items: Items, options: StudyOptions) -> list[Target]:

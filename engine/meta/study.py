@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import UsageError, WseError
 from ..files import check_writable
 from ..zoo import STUDIES_FOLDER, STUDY_FILE, Items, Zoo
+from ..zoo.format import MANIFEST_FILE
 from .crew import Report, done
 from .jobs import Jobs, Outcome
 from .judging import confusion
@@ -63,13 +64,16 @@ def make_study(
         The study, and the folder for it.
 
     Raises:
-        UsageError: something asked for does not exist, too few members are left, or ``out`` holds a study.
+        UsageError: something asked for does not exist, too few members are left, or ``out`` holds a study or is a
+            zoo.
         WseError: the zoo is missing or damaged, or the folder cannot be written into.
         StudyInterrupted: Ctrl-C came while models were fitted.
     """
     began = time.perf_counter()
     zoo = Zoo.open(options.zoo, unfinished=options.unfinished)
     folder = out or options.zoo / STUDIES_FOLDER / options.name
+    if (folder / MANIFEST_FILE).exists():
+        raise UsageError(f"{folder} is a zoo, and a study needs a folder of its own: name another by --out")
     if not overwrite and (folder / STUDY_FILE).exists():
         if out is not None:
             raise UsageError(f"{out} holds a study already: name another folder, or replace it by --overwrite")

@@ -55,7 +55,7 @@ class Places:
             if not runs:
                 raise UsageError(
                     f"part {part} of architecture {name} has nothing but moving averages: choose another part, "
-                    "or ask for them with statistics=True"
+                    "or ask for them with statistics=True (--statistics)"
                 )
             counts.append(len(runs))
             for start, stop, owner in runs:

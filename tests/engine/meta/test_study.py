@@ -292,6 +292,13 @@ def test_a_study_is_not_replaced_unasked(make_zoo, tmp_path: Path) -> None:
     assert read_study(folder) == again
 
 
+def test_a_study_does_not_lie_among_the_files_of_a_zoo(make_zoo) -> None:
+    zoo = make_zoo(models=30)
+    with pytest.raises(UsageError, match="is a zoo, and a study needs a folder of its own"):
+        run_study(options_of(zoo, models=("majority",)), zoo.folder)
+    assert zoo.verify() == []
+
+
 @pytest.mark.parametrize("model", ["values-linear", "neurons-boost"])
 def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp_path: Path) -> None:
     zoo = make_zoo(in_conv2, architectures=("small", "wide"), models=180)
@@ -318,9 +325,13 @@ def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp
         ({"snapshots": "9:"}, "--snapshots 9: names none"),
         ({"test_snapshots": "9:"}, "--test-snapshots 9: names none"),
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
+        ({"what": SliceSpec(part="conv9"), "models": ()}, "no part 'conv9'"),
+        ({"what": SliceSpec(part="all", length=721), "models": ()}, "fewer than the length 721"),
+        ({"what": SliceSpec(part="conv1.bn.moving_mean"), "models": ()}, "--statistics"),
+        ({"what": SliceSpec(part="all", length=60), "test_length": 721}, "fewer than the length 721"),
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
         ({"logs": frozenset({"learning_rat"}), "targets": ()}, "learning_rat is not among the targets"),
-        ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
+        ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "equivariant: it reads whole networks"),
         ({"models": ("neurons-boost",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
         ({"models": ("light-cnn",), "maps": True}, "--maps needs slices at several places: give --slice a length"),
         (
@@ -334,8 +345,10 @@ def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_asked(make_zoo, tmp_path: Path, changes, told: str) -> None:
+def test_what_cannot_be_asked(make_zoo, tmp_path: Path, changes, told: str, monkeypatch) -> None:
     zoo = make_zoo(models=20)
+    if not changes.get("models", True):
+        monkeypatch.setattr("wse.engine.meta.jobs.fit", None)  # it is said before any work is done
     with pytest.raises(UsageError, match=told):
         studied(zoo, tmp_path, **changes)
     assert not (tmp_path / "study").exists()
