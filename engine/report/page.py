@@ -15,7 +15,7 @@ from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..meta import Study, find_studies, read_study
 from ..text import seconds_text
-from ..zoo import Zoo
+from ..zoo import STUDY_FILE, Zoo
 from .facts import commands, facts, space_files
 from .figure import Figure, data_link
 from .figures import embedding_figures, population_figures, study_figures
@@ -53,7 +53,7 @@ def write_report(zoo: Zoo, page: Path, *, studies: Sequence[Path] = (), embeddin
         The folder with the figures' files.
 
     Raises:
-        UsageError: the file's name does not end in .html, or a study is of another zoo.
+        UsageError: the file's name does not end in .html, or a study is missing or of another zoo.
         WseError: a file of the zoo is damaged, or the page cannot be written.
     """
     if page.suffix.lower() not in (".html", ".htm"):
@@ -87,6 +87,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_study(folder: Path, zoo: Zoo) -> None:
+    if not (folder / STUDY_FILE).is_file():
+        raise UsageError(f"--study {folder}: there is no {STUDY_FILE} in it; name a folder that `wse meta` wrote")
     study, seed = read_study(folder), zoo.manifest.seed
     if study.zoo_seed != seed:
         raise UsageError(

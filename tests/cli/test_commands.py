@@ -59,6 +59,13 @@ def test_report_leaves_the_zoo_alone(small: Path) -> None:
     assert Zoo.open(small / "zoo").verify() == []
 
 
+def test_a_study_that_is_not_there_is_one_clear_line(small: Path, tmp_path: Path) -> None:
+    done = wse("report", small / "zoo", "--study", "nowhere", "--out", "page.html", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("wse: --study nowhere: there is no study.json in it")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("out", ["page.txt", "missing/page.html", "/proc/page.html"])
 def test_a_report_that_cannot_be_written_is_one_clear_line(out: str, small: Path, tmp_path: Path) -> None:
     done = wse("report", small / "zoo", "--out", out, folder=tmp_path)

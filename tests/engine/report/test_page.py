@@ -317,7 +317,7 @@ def test_studies_elsewhere_are_shown_once(studied_zoo: Zoo, tmp_path: Path) -> N
     assert f"read from {study.zoo}" in page.read_text()
     with pytest.raises(UsageError, match=r"other is of .* with seed 99, and .* leave out that --study"):
         write_report(zoo, page, studies=[other], embedding=False)
-    with pytest.raises(WseError, match=r"cannot read .*nowhere/study\.json"):
+    with pytest.raises(UsageError, match=r"nowhere: there is no study\.json in it"):
         write_report(zoo, page, studies=[tmp_path / "nowhere"], embedding=False)
 
 
