@@ -182,6 +182,8 @@ def _check_folder(*paths: Path | None) -> None:
     for path in filter(None, paths):
         if not path.absolute().parent.is_dir():
             raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder, name a file")
 
 
 def _hand_over(
@@ -200,12 +202,14 @@ def _hand_over(
     try:
         for report in found:
             records = report.records()
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(record) + "\n" for record in records)
-            if not as_json:
-                show(report.result)
             reports.append(report)
+            try:
+                if out is not None:
+                    with out.open("a", encoding="utf-8") as file:
+                        file.writelines(json.dumps(record) + "\n" for record in records)
+            finally:  # what cannot be kept is seen at least; what is not read to its end, as by head, is kept
+                if not as_json:
+                    show(report.result)
     except KeyboardInterrupt:
         if reports:
             print("wse: interrupted: what whole rounds gave is shown", file=sys.stderr)

@@ -10,11 +10,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from wse.cli.bench import _print_result
+from wse.cli.bench import _hand_over, _print_result
 from wse.cli.main import main
 from wse.engine.bench import Card, Entry, Result
 
@@ -106,6 +107,17 @@ def test_results_as_json(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_are_kept_though_nobody_reads_them(tmp_path: Path, monkeypatch) -> None:
+    def closed(*_given: object, **_more: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("typer.echo", closed)  # as after `wse bench train | head`
+    report = SimpleNamespace(records=lambda: [{"ratio": 2.0}])
+    with pytest.raises(BrokenPipeError):
+        _hand_over(iter([report]), [], print, out=tmp_path / "rows.jsonl", as_json=True)
+    assert (tmp_path / "rows.jsonl").read_text() == '{"ratio": 2.0}\n'
+
+
 def test_a_wrong_contender_gets_no_ratio_and_fails_the_command(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(BROKEN)
@@ -164,6 +176,7 @@ WRONG = {
     "unknown set": (["--datasets", "imagenet"], "'imagenet' is not an image set"),
     "unknown key": (["--set", "epoch=3"], "did you mean `epochs`?"),
     "no folder": (["--out", "gone/rows.jsonl"], "there is no folder gone"),
+    "a folder": (["--out", "."], "cannot write .: it is a folder, name a file"),
     "unknown plot": (["--plot", "bars.txt"], "must end in"),
 }
 
