@@ -41,7 +41,7 @@ class Items:
         architecture: which of them each item has [N] int64.
 
     Raises:
-        UsageError: a member does not exist, or no item is left.
+        UsageError: a member does not exist, no item is left, or ``members`` or ``snapshots`` is no such list.
         WseError: a table is missing or damaged.
     """
 
@@ -64,6 +64,9 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"Items({len(self):,} snapshots of {len(np.unique(self.members)):,} members of {self.zoo!r})"
 
     def layout(self, index: int) -> Layout:
         """The layout of an item's weights."""
@@ -204,11 +207,21 @@ def _rows(zoo: Zoo, members: Sequence[int] | None) -> NDArray[np.int64]:
     """Rows of the members table, ascending."""
     if members is None:
         return np.arange(len(zoo.ids))
-    wanted = np.unique(np.asarray(members, np.int64))
+    wanted = np.unique(
+        _whole_numbers(members, "`members` must be ids, as a list (those of a mask: zoo.ids[mask])")
+    )
     unknown = np.setdiff1d(wanted, zoo.ids)
     if len(unknown):
         raise UsageError(f"{zoo.folder} has no member {unknown[0]}: choose from its {len(zoo):,} ids")
     return np.searchsorted(zoo.ids, wanted)
+
+
+def _whole_numbers(given: Any, told: str) -> NDArray[np.int64]:
+    """What was given as an array; a mask, or numbers that would be cut, are an error that says so."""
+    values = np.asarray(given)
+    if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
+        raise UsageError(told)
+    return values.astype(np.int64)
 
 
 def _indices(rows: NDArray[np.int64]) -> pa.Array:
@@ -221,13 +234,12 @@ def _choose(
     counts: NDArray[np.int64], snapshots: str | Sequence[int] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each item the position of its member and its snapshot, given each member's number of snapshots."""
-    if isinstance(snapshots, str):
-        if snapshots != "all":
-            raise UsageError(f"`snapshots` (={snapshots!r}) must be None, 'all' or a list of indices")
+    if isinstance(snapshots, str) and snapshots == "all":
         owner = np.repeat(np.arange(len(counts)), counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
         return owner, np.arange(len(owner)) - first
-    wanted = np.array([-1] if snapshots is None else list(snapshots), np.int64)
+    told = f"`snapshots` (={snapshots!r}) must be None, 'all' or a list of indices"
+    wanted = _whole_numbers([-1] if snapshots is None else snapshots, told)
     index = np.where(wanted < 0, counts[:, None] + wanted, wanted)
     grid = np.arange(int(counts.max(initial=0)))
     # Through a table [members, snapshots], so that naming a snapshot twice (0 and -5 of 5) gives one item.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 import numpy as np
@@ -102,7 +103,7 @@ class Places:
                     f"part {self.part} is not of one size ({found} values): give a length, as {self.part}:LENGTH"
                 )
             return int(self.sizes.max())
-        if length < 1:
+        if operator.index(length) < 1:
             raise UsageError(f"`length` (={length}) must be at least 1")
         shortest = int(self.sizes.argmin())
         if not pad and self.sizes[shortest] < length:

@@ -136,6 +136,12 @@ class Zoo:
     def __len__(self) -> int:
         return self.manifest.models
 
+    def __repr__(self) -> str:
+        count = len(self.manifest.architectures)
+        return (
+            f"Zoo({str(self.folder)!r}, {len(self):,} members of {count:,} architecture{'s' if count > 1 else ''})"
+        )
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids.tolist())
 
@@ -175,7 +181,15 @@ class Zoo:
     def items(
         self, *, snapshots: str | Sequence[int] | None = None, members: Sequence[int] | None = None
     ) -> Items:
-        """Chosen snapshots of chosen members: see ``Items``."""
+        """Chosen snapshots of chosen members.
+
+        Args:
+            snapshots: None for the last snapshot of each member, "all", or a list of indices.
+            members: ids; None for all members.
+
+        Returns:
+            Items; see ``wse.engine.zoo.Items``, also for errors.
+        """
         return Items(self, snapshots=snapshots, members=members)
 
     def slices(
@@ -192,7 +206,24 @@ class Zoo:
         pad: bool = False,
         resident: bool | str = False,
     ) -> SliceDataset:
-        """Random consecutive values of a part of every network, as a torch data set: see ``SliceDataset``."""
+        """Random consecutive values of a part of every network, as a torch data set.
+
+        Args:
+            part: ``all``, ``conv`` or ``fc``, a layer (``conv3``), or something inside it (``conv3.weight``).
+            length: of a slice, in values; None for the whole part.
+            target: a property or another column; None: the id of the member.
+            snapshots: None for the last snapshot of each member, "all", or a list of indices.
+            members: ids; None for all members.
+            seed: of the places of slices.
+            normalize: ``none``, ``slice``, ``layer``, or what ``fit_positions`` gives.
+            statistics: whether moving averages of batch normalisation belong to the part.
+            pad: whether a part may be shorter than ``length``; its slice ends in zeros then.
+            resident: whether to keep the part of all items in memory; the name of a device: in that one's.
+
+        Returns:
+            A data set of (values float32 [length], target); see ``wse.engine.zoo.slices.SliceDataset``, also for
+            errors.
+        """
         from .slices import SliceDataset
 
         items = self.items(snapshots=snapshots, members=members)

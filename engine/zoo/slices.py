@@ -120,6 +120,11 @@ class SliceDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        return (
+            f"SliceDataset({len(self):,} slices of {self.length:,} values of {self._places.part}, {self.items!r})"
+        )
+
     def __getitem__(self, index: int) -> Item:
         values, targets = self.batch([operator.index(index)])
         return values[0], targets[0]

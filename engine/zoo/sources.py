@@ -210,7 +210,11 @@ def _stages(items: Items, indices: Int64, sizes: Int64) -> Iterator[Int64]:
 
 
 def _check_memory(needed: int, device: str) -> None:
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"`resident` (={device!r}) must be True, False or a device such as cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"`resident` (={device!r}) needs an NVIDIA GPU, and PyTorch sees none")
     free = free_bytes(device)
     if needed > free:

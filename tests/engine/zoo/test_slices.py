@@ -239,6 +239,35 @@ def test_snapshots(zoo: Zoo, snapshots, expected: list[tuple[int, int]]) -> None
     assert list(zip(dataset.members, dataset.snapshots, strict=True)) == expected
 
 
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"members": [True] * 8}, r"`members` must be ids, as a list \(those of a mask: zoo.ids\[mask\]\)"),
+        ({"members": np.ones(8, bool)}, "`members` must be ids"),
+        ({"members": [0.5]}, "`members` must be ids"),
+        ({"members": 3}, "`members` must be ids"),
+        ({"snapshots": -1}, r"`snapshots` \(=-1\) must be None, 'all' or a list"),
+        ({"snapshots": [True, False]}, "must be None, 'all' or a list"),
+        ({"resident": "disk"}, r"`resident` \(='disk'\) must be True, False or a device"),
+    ],
+    ids=str,
+)
+def test_what_is_no_choice(zoo: Zoo, chosen, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        zoo.slices("fc", 3, **chosen)
+
+
+def test_a_length_that_is_no_whole_number(zoo: Zoo) -> None:
+    with pytest.raises(TypeError):
+        zoo.slices("fc", 2.5)
+
+
+def test_what_is_shown_of_it(zoo: Zoo) -> None:
+    shown = repr(zoo.slices("fc", 3, members=[3, 4, 5], snapshots="all"))
+    assert shown.startswith("SliceDataset(4 slices of 3 values of fc, Items(4 snapshots of 2 members of Zoo('")
+    assert "8 members of 2 architectures" in shown
+
+
 def test_nothing_left(zoo: Zoo) -> None:
     with pytest.raises(UsageError, match="no slice is left"):
         zoo.slices("fc", 3, members=[5])
