@@ -36,7 +36,7 @@ def study_figures(study: Study, prefix: str) -> list[Figure]:
     figures += [_confusions(study, prefix)] if study.confusions else []
     if any("calibration_error" in score.metrics for score in scores_of(study, "all")):
         figures.append(_calibration(study, prefix))
-    return figures
+    return [figure for figure in figures if figure.panels]  # a study of baselines alone has no best reader
 
 
 def _scores(study: Study, prefix: str) -> Figure:

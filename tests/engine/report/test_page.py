@@ -25,6 +25,7 @@ from wse.engine.report.facts import commands, space_toml
 from wse.engine.report.figures import embedding, embedding_figures, study_figures
 from wse.engine.report.figures.scores import is_baseline
 from wse.engine.report.page import sections
+from wse.engine.report.standalone import standalone
 from wse.engine.report.svg import around, ticks
 from wse.engine.space import Space
 from wse.engine.zoo import Zoo
@@ -122,6 +123,16 @@ def test_all_that_a_study_has_is_shown(parsed: Page) -> None:
         name for name in parsed.attribute("id") if name.startswith("study-2-") and not name.endswith("title")
     ]
     assert sorted(little) == [f"study-2-{view}" for view in ("calibration", "confusion", "fits", "scores")]
+
+
+def test_a_study_of_baselines_alone_is_shown() -> None:
+    study = invented_study(views=False)
+    scores = tuple(score for score in study.scores if score.model == "majority")
+    confusions = tuple(structs.replace(confusion, model="majority") for confusion in study.confusions)
+    alone = structs.replace(study, models={"majority": ""}, scores=scores, confusions=confusions)
+    figures = study_figures(alone, "study")
+    assert [figure.name for figure in figures] == ["study-scores", "study-calibration"]
+    assert all(standalone(figure).startswith("<svg") for figure in figures)
 
 
 def test_anchors_lead_somewhere(parsed: Page) -> None:
