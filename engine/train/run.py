@@ -17,6 +17,7 @@ from ..errors import WseError
 from ..files import check_writable
 from ..machine import available_bytes
 from ..nets import Layout
+from ..text import bytes_text
 from ..zoo import (
     Manifest,
     MemberResult,
@@ -223,9 +224,11 @@ class Run:
         free = shutil.disk_usage(folder).free
         needed = self.plan.total("bytes") + self._training_bytes() + _DISK_RESERVE_BYTES
         if needed > free:
+            fewer = "--models, fewer snapshots (--set snapshots=5), --dtype bfloat16, or another --out"
+            advice = "--models" if self.options.resume else fewer  # the rest is settled
             raise WseError(
-                f"the zoo needs {needed / 1e9:.2f} GB but {folder} has {free / 1e9:.2f} GB free: take fewer "
-                "--models, fewer snapshots (--set snapshots=5), --dtype bfloat16, or another --out"
+                f"what is to be trained needs {bytes_text(needed)}, but {folder} has {bytes_text(free)} free: "
+                f"make room, or take fewer {advice}"
             )
 
     def execute(self) -> bool:

@@ -221,9 +221,17 @@ def test_faithful_labels_stand_beside_the_right_ones(alone: Path, tiny_space, tm
 def test_a_full_disk_is_seen_before_training(tiny_space, tmp_path: Path, monkeypatch) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(WseError, match="GB free"):
+    with pytest.raises(WseError, match=r"has 1\.0 kB free: make room, or take fewer --models, fewer snapshots"):
         Run(Options(space=tiny_space(), models=6, folder=tmp_path / "zoo")).execute()
     assert not (tmp_path / "zoo").exists()
+
+
+def test_what_is_settled_is_no_advice_on_a_full_disk(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    make(tiny_space(), tmp_path / "zoo", models=1)
+    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(WseError, match=r"free: make room, or take fewer --models$"):
+        run_of(tiny_space(), tmp_path / "zoo", models=2, resume=True).execute()
 
 
 def test_an_error_in_a_worker_ends_the_run(tiny_space, tmp_path: Path, monkeypatch) -> None:
