@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 
 def bytes_text(count: float) -> str:
@@ -39,6 +40,11 @@ def count_text(value: float) -> str:
 def percent_text(fraction: float) -> str:
     """0.1234 -> "12.3 %"."""
     return f"{100 * fraction:.1f} %"
+
+
+def name_text(path: Path) -> str:
+    """The name of a file or folder as text that can be stored: bytes that are not UTF-8 become question marks."""
+    return path.name.encode(errors="replace").decode()
 
 
 def command_text(*words: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UsageError, WseError
 from ..files import check_writable
+from ..text import name_text
 from ..zoo import STUDIES_FOLDER, STUDY_FILE, Items, Zoo
 from ..zoo.format import MANIFEST_FILE
 from .crew import Report, done
@@ -125,7 +126,7 @@ def _study(jobs: Jobs, outcomes: Mapping[int, Outcome], began: float) -> Study:
     options, is_complete = jobs.options, jobs.zoo.manifest.status == "complete"
     return Study(
         wse_version=version("wse"),
-        zoo=(options.zoo.name or str(options.zoo)) + ("" if is_complete else ", unfinished"),
+        zoo=(name_text(options.zoo) or str(options.zoo)) + ("" if is_complete else ", unfinished"),
         zoo_seed=jobs.zoo.manifest.seed,
         slice=str(options.what),
         snapshots=options.snapshots + (f", tested on {options.test_snapshots}" if options.test_snapshots else ""),

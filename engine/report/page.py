@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..meta import Study, find_studies, read_study
-from ..text import seconds_text
+from ..text import name_text, seconds_text
 from ..zoo import STUDY_FILE, Zoo
 from .facts import commands, facts, space_files
 from .figure import Figure, data_link
@@ -70,7 +70,7 @@ def write_report(zoo: Zoo, page: Path, *, studies: Sequence[Path] = (), embeddin
             with atomic_write(folder / name) as file:
                 file.write(content.encode())
         with atomic_write(page) as file:
-            file.write(html.encode())
+            file.write(html.encode(errors="replace"))  # the page's own name is in it
     except OSError as error:
         raise _not_written(page, error) from error
     return folder
@@ -151,7 +151,7 @@ def study_notes(study: Study) -> list[str]:
 def render(zoo: Zoo, parts: list[Section], folder: str, spaces: dict[str, str]) -> str:
     """The HTML of the page."""
     context: dict[str, Any] = {
-        "title": zoo.folder.resolve().name,
+        "title": name_text(zoo.folder.resolve()),
         "facts": facts(zoo),
         "commands": commands(zoo.manifest, [f"{folder}/{name}" for name in spaces]),
         "space_links": {name: data_link(space, "text/plain") for name, space in spaces.items()},

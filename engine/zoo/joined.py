@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ..text import name_text
 from .format import Cost, Manifest, ShardEntry, SourceEntry, Timing
 from .reader import Zoo
 from .records import STATUSES
@@ -148,7 +149,7 @@ def _sources(zoo: Zoo) -> tuple[SourceEntry, ...]:
     if zoo.manifest.sources:
         return zoo.manifest.sources
     (run,) = zoo.manifest.runs
-    return (SourceEntry(zoo=zoo.folder.resolve().name, **msgspec.structs.asdict(run)),)
+    return (SourceEntry(zoo=name_text(zoo.folder.resolve()), **msgspec.structs.asdict(run)),)
 
 
 def _cost(costs: Sequence[Cost | None]) -> Cost | None:

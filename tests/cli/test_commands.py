@@ -51,6 +51,18 @@ def test_report_of_a_zoo(small: Path, tmp_path: Path) -> None:
     assert "weights-pca" not in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_folder_whose_name_is_no_text(small: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / os.fsdecode(b"zoo-\xe9")
+    shutil.copytree(small / "zoo", zoo)
+    asked = ["--targets", "activation", "--models", "majority", "--seeds", "1", "--processes", "1", "-q"]
+    for words in (["meta", zoo, *asked], ["report", zoo, "--no-embedding", "--out", f"{zoo}.html"]):
+        command = [sys.executable, "-m", "wse.cli", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "read from zoo-?" in Path(f"{zoo}.html").read_text()
+
+
 def test_report_leaves_the_zoo_alone(small: Path) -> None:
     shown = wse("report", folder=small)
     assert shown.returncode == 0, shown.stderr
