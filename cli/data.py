@@ -51,7 +51,7 @@ def show(
 @app.command()
 def fetch(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Image sets that `wse data` lists, such as mnist.")
+        list[str], typer.Argument(metavar="NAME", help="Image sets that `wse data` lists, such as mnist.")
     ],
 ) -> None:
     """Download image sets into the cache, checksums verified."""

@@ -82,6 +82,7 @@ def print_plan(run: Run, estimated: Estimate, stored: int, *, as_json: bool, ver
     if not plan.packs:
         return
     at_most = " at most" if plan.may_stop_early else ""
+    workers = f"{run.workers:,} worker{'s' if run.workers > 1 else ''}"
     rows = [
         ("models", f"{plan.total('members'):,} of {len(plan.architectures):,} architectures"),
         ("image sets", ", ".join(run.image_sets)),
@@ -90,7 +91,7 @@ def print_plan(run: Run, estimated: Estimate, stored: int, *, as_json: bool, ver
         ("useful", f"{percent_text(run.useful_share())} of the steps that packs take"),
         ("disk", f"{bytes_text(plan.total('bytes'))}{at_most} as {options.dtype}"),
         ("memory", f"about {bytes_text(run.memory_bytes())}"),
-        ("time here", f"about {_time_text(estimated)} by {run.workers} workers of the {run.backend.name} backend"),
+        ("time here", f"about {_time_text(estimated)} by {workers} of the {run.backend.name} backend"),
     ]
     for name, text in rows:
         typer.echo(f"{name:<11} {text}")

@@ -171,10 +171,11 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
     everything = summarize(zoo).everything
     typer.echo(f"test accuracy: best {percent_text(everything.best)}, median {percent_text(everything.median)}")
     if trained := len(run.progress().accuracies):
+        workers = f"{run.workers:,} worker{'s' if run.workers > 1 else ''}"
         some = f" for {trained:,} of them" if trained < len(zoo) else ""
         typer.echo(
             f"{seconds_text(seconds['total'])}{some}: training {seconds_text(seconds['training'])} and evaluation "
-            f"{seconds_text(seconds['evaluation'])} summed over {run.workers} workers, "
+            f"{seconds_text(seconds['evaluation'])} summed over {workers}, "
             f"all else {percent_text(seconds['overhead'])}"
         )
     if estimated:

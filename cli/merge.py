@@ -15,7 +15,7 @@ from .output import bytes_text, command_text
 
 
 def merge(
-    zoos: Annotated[list[Path], typer.Argument(help="The folders of the zoos, two or more.")],
+    zoos: Annotated[list[Path], typer.Argument(metavar="ZOO", help="The folders of the zoos, two or more.")],
     out: Annotated[Path, typer.Option(help="The folder of the new zoo.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -18,7 +18,9 @@ def report(
     ] = Path("report.html"),
     study: Annotated[
         list[Path] | None,
-        typer.Option(help="The folder of a study that `wse meta --out` wrote elsewhere; may be repeated."),
+        typer.Option(
+            metavar="FOLDER", help="The folder of a study that `wse meta --out` wrote elsewhere; may be repeated."
+        ),
     ] = None,
     no_embedding: Annotated[
         bool, typer.Option("--no-embedding", help="Leave out the map of the weights, which takes longest.")
