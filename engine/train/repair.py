@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import WseError
+from ..errors import UsageError, WseError
 from ..files import atomic_write, sync_folder
 from ..zoo import (
     REPAIR_FOLDER,
@@ -123,11 +123,13 @@ def repair(
         False if training was interrupted; another repair goes on.
 
     Raises:
-        UsageError: another run is at work on the zoo, or an image set is not here.
+        UsageError: another run is at work on the zoo or has been since it was opened, or an image set is not here.
         WseError: what was made again has other bits, or a file cannot be written.
     """
     lock = Lock(zoo.folder)
     try:
+        if read_manifest(zoo.folder) != zoo.manifest:  # what was left over then may be what a run goes on with
+            raise UsageError(f"{zoo.folder} has changed since it was looked at, by another run: try again")
         missing = _place(zoo, _earlier(zoo), plan.shards)
         if missing and not _train(zoo, missing, execute=execute, data_dir=data_dir, tell=tell):
             return False

@@ -13,12 +13,13 @@ import pytest
 from zoo_content import content
 
 from wse.engine.errors import UsageError, WseError
+from wse.engine.space import Space
 from wse.engine.train import Run, plan_repair, repair, trainer
 from wse.engine.zoo import Lock, Zoo, find_problems
 from wse.engine.zoo.format import write_manifest
 
 from ...zoos import flip_bit
-from .conftest import make
+from .conftest import make, run_of
 
 SHARD = "shards"
 
@@ -112,6 +113,22 @@ def test_only_what_is_damaged_is_trained_and_written(zoo: Path) -> None:
     assert mend(zoo, execute=execute)
     assert trained == [member["id"] for member in members if member["shard"] == damaged.name]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_zoo_that_a_run_has_changed_since_it_was_looked_at_is_left_alone(zoo: Path) -> None:
+    """Looking takes long; to the zoo of before, the journal of a run that was begun and stopped is a leftover."""
+    opened = Zoo.open(zoo)
+    grown = {"space": Space.from_config(opened.manifest.space), "folder": zoo, "models": 9, "resume": True}
+    stopped = run_of(**grown)
+    stopped.stop()
+    assert not stopped.execute()
+    plan = plan_repair(opened, find_problems(opened))
+    assert zoo / "journal" in plan.leftovers
+    with pytest.raises(UsageError, match="has changed"):
+        repair(opened, plan)
+    rest = run_of(**grown)
+    assert rest.execute()
+    assert len(rest.progress().accuracies) == 1
 
 
 class Killed(BaseException):
