@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -58,13 +59,28 @@ def is_temporary(path: Path) -> bool:
     return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing; they are on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be made, or there is a file of that name.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable, where the system lets a folder be opened (Windows does not)."""
+    """Make renames in ``folder`` durable, where a folder can be opened (not on Windows) and synced."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # how a file system says that it does not sync folders
+            raise
     finally:
         os.close(descriptor)

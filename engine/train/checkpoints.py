@@ -30,7 +30,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..files import atomic_write, sync_folder
+from ..files import atomic_write, make_folder, sync_folder
 from ..zoo import CHECKPOINT_FOLDER, Manifest, saving
 from .backend import RowState, Weights
 from .log import Listener
@@ -133,7 +133,7 @@ class Checkpoints:
         """
         keep = {self.path(member) for member in missing}
         with saving(self.folder):
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             for path in set(self.folder.iterdir()) - keep:
                 if path.is_dir():
                     shutil.rmtree(path)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from ..errors import WseError
-from ..files import sync_folder
+from ..files import make_folder, sync_folder
 from ..nets import forward_macs, training_flops
 from .format import (
     SHARD_FOLDER,
@@ -94,7 +94,7 @@ class ZooWriter:
         if not folder.is_dir():
             check_free(folder)
         with saving(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         lock = Lock(folder)
         try:
             check_free(folder)

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from wse.engine import files
-from wse.engine.files import atomic_write
+from wse.engine.files import atomic_write, make_folder
 
 
 def test_appears_when_complete(tmp_path):
@@ -80,3 +80,31 @@ def test_flushes_file_then_renames_then_flushes_folder(tmp_path, monkeypatch):
 def test_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "a"):
         pass
+
+
+def test_a_file_system_that_does_not_sync_folders(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", refuse_folders)
+    with atomic_write(tmp_path / "a") as stream:
+        stream.write(b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_folders_are_on_the_disk_when_they_are_made(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    folder = tmp_path / "a" / "b" / "c"
+    make_folder(folder)
+    assert folder.is_dir()
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    make_folder(folder)
+    assert len(synced) == 3
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="exists"):
+        make_folder(tmp_path / "file")
