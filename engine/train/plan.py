@@ -50,6 +50,7 @@ class ArchitecturePlan:
         training_images: images to train on, all members and epochs.
         training_flops: of training on them.
         evaluation_flops: of measuring snapshots and, where members may stop early, every epoch.
+        snapshots: to be stored.
         bytes: weights to be stored.
     """
 
@@ -59,6 +60,7 @@ class ArchitecturePlan:
     training_images: int
     training_flops: int
     evaluation_flops: int
+    snapshots: int
     bytes: int
 
     @property
@@ -128,6 +130,7 @@ def make_plan(
                 training_images=sum(images),
                 training_flops=sum(training),
                 evaluation_flops=sum(evaluation),
+                snapshots=snapshots,
                 bytes=snapshots * values * BYTES_PER_VALUE[dtype],
             )
         )

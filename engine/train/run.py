@@ -19,6 +19,7 @@ from ..machine import available_bytes
 from ..nets import Layout
 from ..text import bytes_text
 from ..zoo import (
+    TARGET_BYTES,
     Manifest,
     MemberResult,
     ShardPlan,
@@ -47,8 +48,8 @@ from .split import Split
 from .threads import Threads
 from .trainer import Work
 
-# Tables, metadata and one unfinished shard, over and above the weights.
-_DISK_RESERVE_BYTES = 64 * 2**20
+# Over and above the weights: the lines of a member and of a snapshot in journal, log and tables, and all else.
+_RECORD_BYTES, _DISK_RESERVE_BYTES = 500, 64 * 2**20
 
 
 class Run:
@@ -110,6 +111,7 @@ class Run:
         )
         self._grown_from = growth(options.folder, len(self.members)) if options.resume else ()
         self.plan = self.plan_of([member.id for member in self.members])
+        self._shard_bytes = _largest_shard(self.plan)
         self.workers = max(min(workers, len(self.plan.packs)), 1)
         self._earlier = 0
         self._checkpoints: Checkpoints
@@ -220,9 +222,11 @@ class Run:
         """
         check_limits(workers=self.workers, needed_bytes=self._training_bytes(), free_bytes=available_bytes())
         wanted = self.options.folder.absolute()
-        folder = next(path for path in (*wanted.parents, wanted) if path.exists())
+        folder = next(path for path in (wanted, *wanted.parents) if path.exists())  # it may be a disk of its own
         free = shutil.disk_usage(folder).free
-        needed = self.plan.total("bytes") + self._training_bytes() + _DISK_RESERVE_BYTES
+        records = _RECORD_BYTES * (self.plan.total("members") + self.plan.total("snapshots"))
+        weights = self.plan.total("bytes") + self._shard_bytes
+        needed = weights + records + self._training_bytes() + _DISK_RESERVE_BYTES
         if needed > free:
             fewer = "--models, fewer snapshots (--set snapshots=5), --dtype bfloat16, or another --out"
             advice = "--models" if self.options.resume else fewer  # the rest is settled
@@ -365,3 +369,9 @@ class Run:
             "overhead": 1 - (training + evaluation) / (total * self.workers),
         }
         return {name: round(value, 4) for name, value in seconds.items()}
+
+
+def _largest_shard(plan: Plan) -> int:
+    """Bytes of the largest shard; while it is written, the pieces of its members are there too."""
+    largest_member = max((part.bytes // part.members for part in plan.architectures), default=0)
+    return min(plan.total("bytes"), max(TARGET_BYTES, largest_member))

@@ -26,7 +26,7 @@ from .items import Items
 from .lock import Lock, check_unlocked
 from .merge import merge_zoos
 from .normalising import Positions, fit_positions
-from .plan import ShardPlan, plan_checksum, plan_shards
+from .plan import TARGET_BYTES, ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
 from .records import MemberResult, Snapshot, Status
 from .recovery import growth
@@ -44,6 +44,7 @@ __all__ = [
     "SHARD_FOLDER",
     "STUDIES_FOLDER",
     "STUDY_FILE",
+    "TARGET_BYTES",
     "ArchitectureEntry",
     "Cost",
     "DamagedError",

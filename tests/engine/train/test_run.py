@@ -7,6 +7,7 @@ import threading
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.train import Memo, Options, ReferenceBackend, Run, Threads
 from wse.engine.train.threads import _Worker
-from wse.engine.zoo import Zoo
+from wse.engine.zoo import TARGET_BYTES, Zoo
 
 from ...zoos import events
 from .conftest import make, run_of
@@ -232,6 +233,27 @@ def test_what_is_settled_is_no_advice_on_a_full_disk(tiny_space, tmp_path: Path,
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(WseError, match=r"free: make room, or take fewer --models$"):
         run_of(tiny_space(), tmp_path / "zoo", models=2, resume=True).execute()
+
+
+def test_the_disk_that_counts_is_the_folder_s_own(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=1000 if path == folder else 10**12)
+    )
+    with pytest.raises(WseError, match=f"{folder} has 1.0 kB free"):
+        run_of(tiny_space(), folder).check_resources()
+
+
+def test_a_shard_needs_room_beside_the_pieces_it_is_made_of(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    run = run_of(tiny_space(width_fc=4096, snapshots=2), tmp_path / "zoo", models=12)
+    assert run.plan.total("bytes") > TARGET_BYTES
+    free = run.plan.total("bytes") + run._training_bytes() + TARGET_BYTES
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(WseError, match="what is to be trained needs"):
+        run.check_resources()
+    free += TARGET_BYTES
+    run.check_resources()
 
 
 def test_an_error_in_a_worker_ends_the_run(tiny_space, tmp_path: Path, monkeypatch) -> None:
