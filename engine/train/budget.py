@@ -57,10 +57,11 @@ def fit_space(run: Run, speed: Speed, seconds: float) -> Space:
     least_seconds = _seconds(space, run, speed)
     models = run.options.models
     fitting = int(models * SHARE * seconds / least_seconds)
+    advice = f"take {fitting:,} --models, or fewer snapshots" if fitting else "take fewer snapshots"
     raise UsageError(
         f"--budget of {seconds_text(seconds)}: {models:,} models take about {seconds_text(least_seconds)} here "
-        f"even with {LEAST_EPOCHS} epochs of {LEAST_IMAGES:,} images; take {fitting:,} --models, or fewer "
-        "snapshots, or measure on fewer images (--set test_images=2000)"
+        f"even with {LEAST_EPOCHS} epochs of {LEAST_IMAGES:,} images; {advice}, or measure on "
+        "fewer images (--set test_images=2000)"
     )
 
 

@@ -82,6 +82,8 @@ def test_what_cannot_fit_is_refused_with_what_would(full: float) -> None:
     fit_space(run_of(fitting), SPEED, budget)
     with pytest.raises(UsageError):
         fit_space(run_of(fitting + 2), SPEED, budget)
+    with pytest.raises(UsageError, match="images; take fewer snapshots"):
+        fit_space(run_of(1), SPEED, 1e-4 * full)
 
 
 def test_members_that_may_stop_early_are_taken_to_use_all_epochs() -> None:
