@@ -125,4 +125,4 @@ def _toml(value: Any) -> str:
         return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)  # strings, numbers and truth values are written alike
+    return json.dumps("all" if value is None else value)  # strings, numbers and truth values are written alike

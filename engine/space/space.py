@@ -32,6 +32,8 @@ MAX_MEMBER = 2**32 - 1
 _FIELDS = {field.name: field.type for kind in (Setup, Settings) for field in msgspec.structs.fields(kind)}
 # Initialisations with a free scale; for the others `init_std` does not apply.
 _SCALED = ("normal", "truncated_normal")
+# Numbers of images that may be "all", which is None here: TOML has no null.
+_UP_TO_ALL = ("images_per_epoch", "training_images", "validation_images", "test_images")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +89,8 @@ class Space:
                 if config.get(key) is not None:
                     raise UsageError(f"`{key}` does not apply to the {config['family']} family: leave it out")
                 config[key] = None
-        config.setdefault("init_std", None)
-        for optional in ("images_per_epoch", "training_images", "validation_images", "test_images"):
-            if config.get(optional) in (None, "all"):  # TOML has no null
-                config[optional] = None
+        for optional in ("init_std", *_UP_TO_ALL):
+            config.setdefault(optional, None)
         missing = [key for key in (*PROPERTIES, *SETTINGS) if key not in config]
         if missing:
             raise UsageError(f"the space lacks `{'`, `'.join(missing)}`: start from a preset ({_or(PRESETS)})")
@@ -295,6 +295,8 @@ def _takes_integers(key: str) -> bool:
 
 def _value(key: str, value: Any) -> Any:
     """``value`` as the type of ``key``, or an error that names both."""
+    if value == "all" and key in _UP_TO_ALL:
+        return None
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(number, (int, float)) and not in_range(number):
             raise UsageError(f"`{key}` (={shown(number)}): must be finite and, if whole, less than 2**63")

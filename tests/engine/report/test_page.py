@@ -285,9 +285,10 @@ def test_the_zoo_can_be_made_again(page: Path, studied_zoo: Zoo, tmp_path: Path,
         np.testing.assert_array_equal(again[member].weights(), studied_zoo[member].weights())
 
 
+@pytest.mark.parametrize("images", ["all", 500, ["all", 500]], ids=str)
 @pytest.mark.parametrize("preset", ["nws-main", "nws-fixed", "small-cnn"])
-def test_a_space_is_written_whole(preset: str, tmp_path: Path) -> None:
-    space = Space.load(preset=preset)
+def test_a_space_is_written_whole(preset: str, images: object, tmp_path: Path) -> None:
+    space = Space.load(preset=preset, overrides={"images_per_epoch": images})
     (tmp_path / "space.toml").write_text(space_toml(space.to_config()))
     assert Space.load(file=tmp_path / "space.toml") == space
 

@@ -143,6 +143,17 @@ def test_different_spaces_are_not_equal():
     assert base != Space.load(preset="nws-main", overrides={"learning_rate": {"log_uniform": [0.0002, 0.005]}})
 
 
+def test_all_images_may_be_one_of_a_choice():
+    space = Space.load(preset="nws-main", overrides={"images_per_epoch": ["all", 500], "test_images": "all"})
+    assert space.choices("images_per_epoch") == (None, 500)
+    assert {member.setup.images_per_epoch for member in space.members(0, range(20))} == {None, 500}
+    weighted = {"choice": ["all", 500], "weights": [1, 3]}
+    assert (
+        Space.load(preset="nws-main", overrides={"images_per_epoch": weighted}).choices("images_per_epoch")[0]
+        is None
+    )
+
+
 def test_choices():
     space = Space.load(preset="small-cnn")
     assert space.choices("activation") == ("relu", "tanh")
