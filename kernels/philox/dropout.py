@@ -36,9 +36,9 @@ def keep_mask(
 
     A block of four words serves one unit in sixteen samples, a byte each: unit u of sample s of the batch uses
     byte s % 16 (the low byte of a word is its first) of the block at position
-    (batch * ceil(samples / 16) + s // 16) * units + u, and is dropped where that byte is less than the drop
-    level. A byte a unit makes masks cheap enough for nets that drop more values than they multiply, and an
-    integer comparison makes them the same on every backend.
+    (batch * ceil(samples / 16) + s // 16) * units + u, modulo 2**32, and is dropped where that byte is less than
+    the drop level. A byte a unit makes masks cheap enough for nets that drop more values than they multiply, and
+    an integer comparison makes them the same on every backend.
 
     Args:
         rate: probability of being dropped, in [0, 1); it is rounded to the nearest 1/256.
@@ -54,7 +54,7 @@ def keep_mask(
         bool [samples, units].
     """
     groups = -(-samples // SAMPLES_PER_BLOCK)
-    positions = np.arange(batch * groups * units, (batch + 1) * groups * units, dtype=np.uint64)
+    positions = np.arange(batch * groups * units, (batch + 1) * groups * units, dtype=np.uint64) & 0xFFFFFFFF
     words = philox4x32(seed, (positions, epoch, member, Stream.DROPOUT.indexed(layer)))
     draws = words.astype("<u4").view(np.uint8).reshape(groups, units, SAMPLES_PER_BLOCK)
     keep: npt.NDArray[np.bool_] = draws.transpose(0, 2, 1).reshape(-1, units)[:samples] >= drop_level(rate)

@@ -66,6 +66,13 @@ def test_every_seed(seed):
     )
 
 
+def test_positions_beyond_32_bits_begin_again():
+    """Single images through wide layers: more blocks in an epoch than a word counts."""
+    batch = 2**32 // 600 + 7
+    wanted = keep_mask(0.5, **ADDRESS | {"batch": batch}, samples=1, units=600)
+    np.testing.assert_array_equal(bits(0.5, 1, 600, batch=batch), wanted)
+
+
 @pytest.mark.parametrize("changed", [{"seed": 4}, {"member": 7}, {"layer": 0}, {"epoch": 4}, {"batch": 1}])
 def test_every_part_of_the_address_matters(changed):
     assert (bits(0.5, 64, 50) != bits(0.5, 64, 50, **changed)).mean() > 0.4
