@@ -65,8 +65,9 @@ def nws(
     for hidden in range(depth_fc):
         layers += [Linear(features=width_fc >> hidden), Activate(), *norm, Dropout()]
     layers.append(Linear(features=20))
+    hidden_layers = f"f{depth_fc}x{width_fc}" if depth_fc else "f0"
     plain = "" if batch_norm else "-plain"
-    name = f"nws-k{filter_size}-c{depth_conv}x{width_conv}-f{depth_fc}x{width_fc}{plain}"
+    name = f"nws-k{filter_size}-c{depth_conv}x{width_conv}-{hidden_layers}{plain}"
     return Architecture(name=name, input=Input(), layers=tuple(layers))
 
 

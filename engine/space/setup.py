@@ -31,7 +31,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One member's training set-up: a value for every property.
 
     A property that does not apply to a member is None: ``init_std`` where the initialisation has no free scale,
-    ``depth_fc`` and ``width_fc`` in a family without hidden fully connected layers.
+    ``depth_fc`` and ``width_fc`` in a family without hidden fully connected layers, ``width_fc`` also in a member
+    without.
     """
 
     dataset: str

@@ -179,6 +179,8 @@ class Space:
             row["init_std"] = None
         family = FAMILIES[self.settings.family]
         architecture = _architecture(self.settings.family, tuple((name, row[name]) for name in family.properties))
+        if row["depth_fc"] == 0:
+            row["width_fc"] = None
         return Member(id=member, seed=seed, setup=Setup(**row), architecture=architecture)
 
     def _check(self) -> None:

@@ -157,6 +157,15 @@ def test_integer_uniform_has_both_ends():
     assert stats.chisquare(list(counts.values())).pvalue > P
 
 
+def test_without_hidden_layers_their_width_does_not_apply():
+    keys = {"depth_fc": [0, 2], "filter_size": 3, "depth_conv": 3, "width_conv": 4}
+    members = Space.load(preset="nws-main", overrides=keys).members(0, range(50))
+    without = [member for member in members if member.setup.depth_fc == 0]
+    assert {member.setup.width_fc for member in without} == {None}
+    assert {member.architecture.name for member in without} == {"nws-k3-c3x4-f0"}
+    assert {member.setup.width_fc for member in members if member not in without} == {64, 128, 192}
+
+
 def test_widest_integer_uniform():
     space = Space.load(preset="nws-main", overrides={"images_per_epoch": {"uniform": [2, 2**32]}})
     images = [member.setup.images_per_epoch for member in space.members(0, range(2000))]
