@@ -209,7 +209,7 @@ def test_what_is_stored_is_not_taken_back(small: Path, tiny_space) -> None:
 
 def test_more_than_fits_leaves_the_zoo_complete(small: Path, tiny_space, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
-    with pytest.raises(WseError, match="the zoo needs"):
+    with pytest.raises(WseError, match="what is to be trained needs"):
         run(tiny_space(), small, 6, resume=True).execute()
     assert len(Zoo.open(small)) == 4
 
