@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectKBest, SelectorMixin
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import validate_data
 
@@ -65,13 +65,28 @@ class KnownColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return known if known.shape[1] else np.zeros((len(values), 1), values.dtype)
 
 
+class VaryingColumns(SelectorMixin, BaseEstimator):  # type: ignore[misc]
+    """The columns that differ between training rows, or one if none does, as of biases before any training."""
+
+    def fit(self, X: Any, y: Any = None) -> VaryingColumns:
+        """Find the columns of X [n, columns]."""
+        values = validate_data(self, X, dtype=(np.float64, np.float32))
+        self.varies_ = np.ptp(values, axis=0) > 0
+        self.varies_[0] |= not self.varies_.any()
+        return self
+
+    def _get_support_mask(self) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = self.varies_
+        return mask
+
+
 class BestValues(SelectKBest):  # type: ignore[misc]
     """The columns that tell most by themselves; of few columns, all."""
 
     def fit(self, X: Any, y: Any = None) -> BestValues:
         """Find the columns of X [n, columns] that tell most of y [n]."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="k=", category=UserWarning)
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+            warnings.filterwarnings("ignore", message="k=|Features .* are constant", category=UserWarning)
             super().fit(X, y)
         return self
 
@@ -158,12 +173,12 @@ def _linear_on_values(making: Making) -> Any:
 
 
 def _boost_on_values(making: Making) -> Any:
-    from sklearn.feature_selection import VarianceThreshold, f_classif, f_regression
+    from sklearn.feature_selection import f_classif, f_regression
     from sklearn.pipeline import make_pipeline
 
     test = f_classif if making.kind == "classification" else f_regression
     boost = _boost(making, rounds=60, share=_BOOST_SHARE_OF_VALUES)
-    return make_pipeline(VarianceThreshold(), BestValues(test, k=_BOOSTED_VALUES), boost)
+    return make_pipeline(VaryingColumns(), BestValues(test, k=_BOOSTED_VALUES), boost)
 
 
 def _known(estimator: Any) -> Any:
@@ -186,11 +201,10 @@ def _ranked(estimator: Any) -> Any:
 
 
 def _rooted(estimator: Any) -> Any:
-    from sklearn.feature_selection import VarianceThreshold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    scaled = FunctionTransformer(signed_root), VarianceThreshold(), StandardScaler()
+    scaled = FunctionTransformer(signed_root), VaryingColumns(), StandardScaler()
     return make_pipeline(*scaled, RowSpace(), estimator)
 
 

@@ -30,3 +30,13 @@ def test_where_nothing_is_known_the_majority_is_left(name: str) -> None:
         1,
         1,
     ]
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("name", ["values-linear", "values-boost"])
+def test_where_nothing_differs_the_majority_or_the_mean_is_left(name: str, kind: str) -> None:
+    """As biases are before any training, and as they have become in networks to be tested."""
+    answers = [0, 1, 1, 1, 0, 1, 1, 0, 1]
+    model = MODELS[name].make(Making(kind=kind)).fit(np.zeros((9, 4)), answers)
+    told = model.predict(np.array([[0, 0, 0, 0], [1, 2, 3, 4.0]]))
+    np.testing.assert_allclose(told, 1 if kind == "classification" else np.mean(answers))
