@@ -37,7 +37,8 @@ class Predictions:
         members: the id of each item's member [N].
         values: predicted class codes or numbers [N].
         probabilities: of the classes [N, classes]; None in a regression, or of a model that has none.
-        looks: predicted class codes or numbers [N, looks], where ``values`` are of the mean over several slices.
+        single: where ``values`` are of the mean over several slices, the share of them [N] that alone give the
+            right class, or the mean absolute error of single ones.
         fits: which fit of the model said it [N]; None: all the same.
     """
 
@@ -45,7 +46,7 @@ class Predictions:
     members: NDArray[np.int64]
     values: NDArray[Any]
     probabilities: Float64 | None = None
-    looks: NDArray[Any] | None = None
+    single: Float64 | None = None
     fits: NDArray[np.int64] | None = None
 
     def only(self, chosen: NDArray[Any]) -> Predictions:
@@ -55,7 +56,7 @@ class Predictions:
             members=self.members[chosen],
             values=self.values[chosen],
             probabilities=None if self.probabilities is None else self.probabilities[chosen],
-            looks=None if self.looks is None else self.looks[chosen],
+            single=None if self.single is None else self.single[chosen],
             fits=None if self.fits is None else self.fits[chosen],
         )
 
@@ -129,9 +130,8 @@ def _classification(predictions: Predictions, owner: NDArray[np.int64]) -> dict[
             lambda sums: np.nanmean(sums[..., :classes] / _or_nan(sums[..., classes:]), axis=-1),
         ),
     }
-    if predictions.looks is not None:
-        single = (predictions.looks == truth[:, None]).mean(axis=1)
-        metrics["accuracy_one_slice"] = _summed(owner, single, np.ones_like(hits)), _mean
+    if predictions.single is not None:
+        metrics["accuracy_one_slice"] = _summed(owner, predictions.single, np.ones_like(hits)), _mean
     if predictions.probabilities is not None:
         of_truth = predictions.probabilities[np.arange(len(truth)), truth]
         losses = -np.log(np.clip(of_truth, 1e-12, 1.0))
@@ -162,9 +162,8 @@ def _regression(predictions: Predictions, owner: NDArray[np.int64]) -> dict[str,
         "r2": (_summed(owner, errors**2, shifted**2, shifted, ones), _r2),
         "mae": (_summed(owner, np.abs(errors), ones), _mean),
     }
-    if predictions.looks is not None:
-        single = np.abs(predictions.looks - truth[:, None]).mean(axis=1)
-        metrics["mae_one_slice"] = _summed(owner, single, ones), _mean
+    if predictions.single is not None:
+        metrics["mae_one_slice"] = _summed(owner, predictions.single, ones), _mean
     return metrics
 
 

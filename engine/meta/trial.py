@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from .judging import Predictions
 from .models import Making, ModelSpec, Reads
 from .reading import Reading
-from .targets import Target
+from .targets import Kind, Target
 
 Indices = NDArray[np.int64]
 
@@ -52,22 +52,31 @@ def predict(estimator: Any, reads: Reads, reading: Reading, target: Target, chos
         target: of all items.
         chosen: which items, indices in ascending order.
     """
-    blocks = reading.tested(reads, chosen, target.name)
-    told = np.concatenate(
-        [_told(estimator, block.X, target).reshape(-1, block.looks, _width(target)) for block in blocks]
-    )
     asked, members = target.only(chosen), reading.items.members[chosen]
-    mean, several = told.mean(axis=1), told.shape[1] > 1
-    if target.kind == "regression":
-        looks = told[..., 0] if several else None
-        return Predictions(target=asked, members=members, values=mean[:, 0], looks=looks)
+    means, singles, done, several = [], [], 0, False
+    for block in reading.tested(reads, chosen, target.name):
+        told = _told(estimator, block.X, target).reshape(-1, block.looks, _width(target))
+        truth = asked.values[done : done + len(told)]
+        means.append(told.mean(axis=1))
+        singles.append(_of_single_looks(told, truth, target.kind))
+        done, several = done + len(told), block.looks > 1
+    mean = np.concatenate(means)
+    is_regression = target.kind == "regression"
     return Predictions(
         target=asked,
         members=members,
-        values=mean.argmax(axis=1),
-        probabilities=mean if hasattr(estimator, "predict_proba") else None,
-        looks=told.argmax(axis=2) if several else None,
+        values=mean[:, 0] if is_regression else mean.argmax(axis=1),
+        probabilities=mean if not is_regression and hasattr(estimator, "predict_proba") else None,
+        single=np.concatenate(singles) if several else None,
     )
+
+
+def _of_single_looks(told: NDArray[np.float64], truth: NDArray[Any], kind: Kind) -> NDArray[np.float64]:
+    """How right single looks [n, looks, classes or 1] are, as in ``Predictions``; no study keeps them all."""
+    right: NDArray[Any] = (
+        np.abs(told[..., 0] - truth[:, None]) if kind == "regression" else told.argmax(axis=2) == truth[:, None]
+    )
+    return np.asarray(right.mean(axis=1), np.float64)
 
 
 def _width(target: Target) -> int:

@@ -34,7 +34,7 @@ def together(answers: Sequence[Answers]) -> Answers:
         members=np.concatenate([part.members for part in parts]),
         values=np.concatenate([part.values for part in parts]),
         probabilities=_all([part.probabilities for part in parts]),
-        looks=_all([part.looks for part in parts]),
+        single=_all([part.single for part in parts]),
         fits=np.repeat(np.arange(len(parts)), [len(part.members) for part in parts]),
     )
 
