@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -370,21 +366,3 @@ def test_an_interrupt_is_heeded_within_an_epoch(tiny_space, context_of) -> None:
     pack.place(0, member, weights)
     with pytest.raises(Interrupted):
         pack.advance()
-
-
-@pytest.mark.parametrize("width", [4, 8, 16])
-def test_every_vector_width(width) -> None:
-    tests = ("one_step_with_every_fast_filter", "company_does_not_matter", "evaluation_equals_the_reference")
-    here = [f"{__file__}::test_{name}" for name in tests]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *here],
-        env={
-            **os.environ,
-            "WSE_SIMD_WIDTH": str(width),
-            "WSE_CACHE": str(Path(os.environ["WSE_CACHE"]).resolve()),
-        },
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]

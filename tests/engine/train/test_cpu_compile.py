@@ -1,4 +1,4 @@
-"""What is said while the CPU kernels are compiled, where there are none on the disk and where there are."""
+"""The CPU kernels for every width of vectors, and what is said while they are compiled."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ print(f"end|{backend.preparing}|{backend._compilation._done}")
 """
 
 
+NARROW = "4"  # the width of vectors that is compiled where nothing is
+
+
 def told(folder: Path, cache: Path) -> list[list[str]]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)],
-        env={**os.environ, "WSE_CACHE": str(cache)},
+        env={**os.environ, "WSE_CACHE": str(cache), "WSE_SIMD_WIDTH": NARROW},
         capture_output=True,
         text=True,
     )
@@ -44,8 +47,15 @@ def told(folder: Path, cache: Path) -> list[list[str]]:
     return [line.split("|") for line in done.stdout.splitlines()]
 
 
-def test_compiling_is_shown_as_it_goes_on(tmp_path: Path) -> None:
-    first, *lines, last, end = told(tmp_path / "first", tmp_path / "cache")
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+    """A cache that was empty and has the narrow kernels now, and what was said meanwhile."""
+    folder = tmp_path_factory.mktemp("narrow")
+    return folder / "cache", told(folder / "zoo", folder / "cache")
+
+
+def test_compiling_is_shown_as_it_goes_on(compiled, tmp_path: Path) -> None:
+    cache, (first, *lines, last, end) = compiled
     assert first == ["compiling the CPU kernels, once on this machine; it takes up to a minute", "0.0", "0.0"]
     assert [text for text, *_ in lines] == [f"compiling the CPU kernels: {percent}%" for percent in (25, 50, 75)]
     assert [float(share) for _, share, _ in lines] == pytest.approx([0.25, 0.5, 0.75], abs=0.01)
@@ -53,7 +63,22 @@ def test_compiling_is_shown_as_it_goes_on(tmp_path: Path) -> None:
     assert last[1:] == ["None", "None"]
     # Should this fail, kernels have come or gone, and FUNCTIONS should follow.
     assert abs(int(end[2]) - FUNCTIONS) <= 0.05 * FUNCTIONS
-    assert told(tmp_path / "second", tmp_path / "cache") == [["end", "None", "0"]]
+    assert told(tmp_path / "second", cache) == [["end", "None", "0"]]
+
+
+@pytest.mark.parametrize("width", [NARROW, "8", "16"])
+def test_every_vector_width(width: str, compiled) -> None:
+    tests = ("one_step_with_every_fast_filter", "company_does_not_matter", "evaluation_equals_the_reference")
+    cache = compiled[0] if width == NARROW else Path(os.environ["WSE_CACHE"]).resolve()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        + [f"{Path(__file__).with_name('test_cpu.py')}::test_{name}" for name in tests],
+        env={**os.environ, "WSE_SIMD_WIDTH": width, "WSE_CACHE": str(cache)},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def events(compilation: Compilation, stop: list[bool]) -> None:
