@@ -6,6 +6,7 @@ import pickle
 import signal
 import socket
 import threading
+import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,6 +113,9 @@ class _Team:
         import ray
 
         self._pulse.beat()
+        if not self._running:  # no node has room
+            time.sleep(_POLL_SECONDS)
+            return
         ready, _ = ray.wait(list(self._running), timeout=_POLL_SECONDS)
         for messages in ready:
             task, message = self._running[messages], _next(messages)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..errors import UsageError, WseError
+from ..files import is_temporary
 from .format import SHARD_FOLDER, Manifest, ShardEntry, canonical_json, read_manifest
 from .integrity import file_problem, saving
 from .journal import Journal, Line, MemberLine, ShardLine
@@ -192,8 +193,10 @@ def recover(folder: Path, plans: Sequence[ShardPlan], journal: Journal) -> Recov
 
 
 def _remove_all_but(folder: Path, keep: set[Path]) -> None:
+    """Remove a run's files; what file servers put into folders (``.nfs...``, ``@eaDir``) is left alone."""
     for path in sorted(folder.iterdir()):
-        if path not in keep:
+        is_ours = path.is_file() and (is_temporary(path) or not path.name.startswith("."))
+        if is_ours and path not in keep:
             with saving(path):
                 path.unlink()
 

@@ -101,6 +101,22 @@ def test_lost_records_are_trained_again(maker: Maker, tmp_path: Path, expected: 
     assert contents(maker.complete(writer)) == expected
 
 
+def test_what_file_servers_leave_in_folders_is_no_hindrance(maker: Maker, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    writer = maker.create(folder)
+    writer.add(member_result(0))
+    writer.close()
+    foreign = [folder / parent / name for parent in ("journal", "shards") for name in ("@eaDir/x", ".nfs01")]
+    ours = [folder / "journal/000009.safetensors", folder / "shards/.norm-0000.safetensors.00ff00ff.tmp"]
+    for path in foreign + ours:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    writer = maker.resume(folder)
+    assert writer.finished == {0}
+    assert [path.exists() for path in foreign + ours] == [True] * 4 + [False] * 2
+    maker.complete(writer)
+
+
 def test_journal_that_is_gone_starts_afresh(maker: Maker, tmp_path: Path, expected: dict[str, bytes]) -> None:
     folder = tmp_path / "zoo"
     writer = maker.create(folder)
