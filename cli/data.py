@@ -13,9 +13,7 @@ app = typer.Typer(help="Image sets: which are here, and how to get the others.",
 @app.callback(invoke_without_command=True)
 def show(
     context: typer.Context,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="A folder with a folder per image set, searched first.")
-    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="A folder with image sets, searched first.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """List the image sets: where their files are, or how to get them. Files are read when a set is first used."""
@@ -44,7 +42,8 @@ def show(
         # Text, because brackets in a path would be taken for markup.
         missing = "; ".join([f"to get it: {row.how}", *row.gaps])
         place = Text(missing, "yellow") if row.found is None else Text(row.found, "green")
-        table.add_row(row.name, f"{row.train_images:,}", f"{row.test_images:,}", place)
+        counts = ("" if count is None else f"{count:,}" for count in (row.train_images, row.test_images))
+        table.add_row(row.name, *counts, place)
     Console().print(table)
 
 

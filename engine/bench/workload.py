@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from ..data import IMAGE_SET_NAMES, ImageSet, load
+from ..data import ImageSet, known_names, load
 from ..errors import UsageError
 from ..nets import FAMILIES, Architecture, Layout, initial_weights, training_flops
 from ..space import PRESETS, Member, Space
@@ -78,9 +78,10 @@ class WorkloadSpec:
             raise UsageError(
                 "`batch` is for members that are alike: those of nws-main have batch sizes of their own"
             )
+        known = known_names(self.data_dir)
         for name in self.datasets:
-            if name not in IMAGE_SET_NAMES:
-                raise UsageError(f"--datasets: {name!r} is not an image set; use {', '.join(IMAGE_SET_NAMES)}")
+            if name not in known:
+                raise UsageError(f"--datasets: {name!r} is not an image set; use {', '.join(known)}")
 
     @property
     def is_mixed(self) -> bool:

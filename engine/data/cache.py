@@ -23,11 +23,11 @@ from ..files import atomic_write
 from .containers import faults_named
 from .formats import Labelled
 from .resize import SIZE, to_rgb32
-from .search import DataDir, Found, cache_folder, require
-from .sources import Source, get_source
+from .search import DataDir, Found, cache_folder, require, source_of
+from .sources import Source
 
 # To be changed with everything that changes the bytes: the file's layout, the readers, the resizing.
-FORMAT = "wse-images-1"
+FORMAT = "wse-images-2"
 
 _HEADER_BYTES = 4096
 _IMAGE_BYTES = SIZE * SIZE * 3
@@ -40,7 +40,7 @@ class ImageSet:
     """An image set as training uses it: 32x32 RGB, memory-mapped, read-only.
 
     Attributes:
-        name: One of `IMAGE_SET_NAMES`.
+        name: One of `known_names`.
         n_classes: Number of classes; every class occurs in the training part.
         train_images: uint8 [n, 32, 32, 3] (NHWC), values 0..255.
         train_labels: uint8 [n], values below `n_classes`.
@@ -67,15 +67,15 @@ def load(name: str, *, data_dir: DataDir = None) -> ImageSet:
     are converted into memory, and a warning says so.
 
     Args:
-        name: One of `IMAGE_SET_NAMES`.
-        data_dir: A folder with a folder per image set, searched first; ``~`` is expanded.
+        name: One of `known_names`.
+        data_dir: A folder with image sets, searched first; ``~`` is expanded.
 
     Raises:
         UsageError: `name` is unknown, the set is not here, or `data_dir` or ``WSE_DATA`` is no folder.
-        WseError: A file is damaged, or a class has no training image.
+        WseError: A file is damaged, or a class has fewer than two training images.
     """
     found = require(name, data_dir=data_dir)
-    source = get_source(name)
+    source = source_of(name, data_dir=data_dir)
     path = cache_folder() / "images" / f"{name}-{_fingerprint(found)}.images"
     converted = _open(path, source)
     if converted is None:
@@ -102,7 +102,7 @@ def _read(source: Source, found: Found) -> tuple[Labelled, Labelled]:
         train, test = source.read(found.files)
         _check_classes(train[1], source, found)
     except WseError as error:
-        if source.package is not None:
+        if not source.downloads:
             raise
         # Fetching alone would not help where another folder is searched first.
         raise WseError(f"{error}: put the original there, or remove that and get it by `{source.how}`") from error
@@ -133,12 +133,11 @@ def _fingerprint(found: Found) -> str:
 
 
 def _check_classes(labels: NDArray[np.uint8], source: Source, found: Found) -> None:
-    # Training draws classes in equal numbers, which an empty class would make impossible.
-    counts = np.bincount(labels, minlength=source.n_classes)
-    empty = np.flatnonzero(counts == 0)
-    if empty.size:
-        classes = ", ".join(map(str, empty))
-        raise WseError(f"{found}: no training image of class {classes}")
+    # Training draws classes in equal numbers, which an empty class would make impossible; one image is kept back.
+    counts = np.bincount(labels, minlength=source.n_classes or 0)
+    few = np.flatnonzero(counts < 2)
+    if few.size:
+        raise WseError(f"{found}: fewer than two training images of class {', '.join(map(str, few))}")
 
 
 def _write(stream: BinaryIO, source: Source, train: Labelled, test: Labelled) -> None:
@@ -159,6 +158,7 @@ def _write(stream: BinaryIO, source: Source, train: Labelled, test: Labelled) ->
     header = {
         "format": FORMAT,
         "name": source.name,
+        "classes": source.n_classes or int(train[1].max()) + 1,
         "train": len(train[1]),
         "test": len(test[1]),
         "sha256": digest.hexdigest(),
@@ -190,7 +190,7 @@ def _image_set(content: NDArray[np.uint8], source: Source) -> ImageSet | None:
         start = stop
     if start != len(content):
         return None
-    return ImageSet(name=source.name, n_classes=source.n_classes, sha256=header["sha256"], **arrays)
+    return ImageSet(name=source.name, n_classes=header["classes"], sha256=header["sha256"], **arrays)
 
 
 def _parse_header(block: bytes, source: Source) -> dict[str, Any] | None:
@@ -201,7 +201,7 @@ def _parse_header(block: bytes, source: Source) -> dict[str, Any] | None:
     expected = {"format": FORMAT, "name": source.name}
     if not isinstance(header, dict) or any(header.get(key) != value for key, value in expected.items()):
         return None
-    sizes = [header.get("train"), header.get("test")]
+    sizes = [header.get(key) for key in ("classes", "train", "test")]
     if not all(isinstance(n, int) and n >= 1 for n in sizes) or not isinstance(header.get("sha256"), str):
         return None
     return header

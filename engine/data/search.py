@@ -10,7 +10,8 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import UsageError
-from .sources import IMAGE_SETS, Source, get_source
+from .own import own_sets
+from .sources import IMAGE_SET_NAMES, IMAGE_SETS, Source
 
 SYSTEM_FOLDER = Path("/usr/share/datasets")
 
@@ -42,9 +43,9 @@ class Status:
     Attributes:
         name: The name used in spaces and on the command line.
         title: The name for people.
-        n_classes: Number of classes.
-        train_images: Images in the training part of the original.
-        test_images: Images in the test part of the original.
+        n_classes: Number of classes; None before a set of the user's own is read.
+        train_images: Images in the training part of the original; None likewise.
+        test_images: Images in the test part of the original; None likewise.
         found: Where it is, or None.
         gaps: Folders that hold a part of it, each with the files that are missing there; empty if it was found.
         how: What to do to get it.
@@ -53,9 +54,9 @@ class Status:
 
     name: str
     title: str
-    n_classes: int
-    train_images: int
-    test_images: int
+    n_classes: int | None
+    train_images: int | None
+    test_images: int | None
     found: str | None
     gaps: tuple[str, ...]
     how: str
@@ -73,14 +74,45 @@ def downloads_folder() -> Path:
     return cache_folder() / "downloads"
 
 
+def known_names(data_dir: DataDir = None) -> list[str]:
+    """`IMAGE_SET_NAMES`, then sets of the user's own in the data folders.
+
+    Args:
+        data_dir: As for `locate`.
+
+    Raises:
+        UsageError: `data_dir` or ``WSE_DATA`` is no folder.
+    """
+    return [*IMAGE_SET_NAMES, *own_sets(_data_folders(data_dir))]
+
+
+def source_of(name: str, *, data_dir: DataDir = None) -> Source:
+    """The image set of that name: one that wse knows, or one of the user's own in a data folder.
+
+    Args:
+        name: The image set.
+        data_dir: As for `locate`.
+
+    Raises:
+        UsageError: There is none; the message lists those there are. Or as `locate`.
+    """
+    known = {**IMAGE_SETS, **own_sets(_data_folders(data_dir))}
+    if name not in known:
+        raise UsageError(
+            f"unknown image set {name!r}; there are: {', '.join(known)}, and images of your own in a file "
+            "NAME.npz in a folder named by --data-dir or WSE_DATA"
+        )
+    return known[name]
+
+
 def locate(name: str, *, data_dir: DataDir = None) -> Found | None:
     """Find an image set: in `data_dir`, ``WSE_DATA``, the cache, ``/usr/share/datasets``, in this order.
 
     Looks at file names only; nothing is read.
 
     Args:
-        name: One of `IMAGE_SET_NAMES`.
-        data_dir: A folder with a folder per image set, searched first; ``~`` is expanded.
+        name: One of `known_names`.
+        data_dir: A folder with image sets, searched first; ``~`` is expanded.
 
     Returns:
         Where it is, or None.
@@ -88,7 +120,7 @@ def locate(name: str, *, data_dir: DataDir = None) -> Found | None:
     Raises:
         UsageError: `name` is unknown, or `data_dir` or ``WSE_DATA`` is no folder.
     """
-    found, _ = _search(get_source(name), _data_folders(data_dir))
+    found, _ = _search(source_of(name, data_dir=data_dir), _data_folders(data_dir))
     return found
 
 
@@ -98,7 +130,7 @@ def require(name: str, *, data_dir: DataDir = None) -> Found:
     Raises:
         UsageError: As `locate`; or the set is not here: the message says which are, and how to get it.
     """
-    source = get_source(name)
+    source = source_of(name, data_dir=data_dir)
     folders = _data_folders(data_dir)
     found, gaps = _search(source, folders)
     if found is not None:
@@ -115,7 +147,7 @@ def require(name: str, *, data_dir: DataDir = None) -> Found:
 
 
 def available(data_dir: DataDir = None) -> list[str]:
-    """The image sets that are here, in the order of `IMAGE_SET_NAMES`.
+    """The image sets that are here, in the order of `known_names`.
 
     Args:
         data_dir: As for `locate`.
@@ -137,15 +169,16 @@ def status(data_dir: DataDir = None) -> list[Status]:
     """
     folders = _data_folders(data_dir)
     rows = []
-    for source in IMAGE_SETS.values():
+    for source in (*IMAGE_SETS.values(), *own_sets(folders).values()):
         found, gaps = _search(source, folders)
+        train_images, test_images = source.counts or (None, None)
         rows.append(
             Status(
                 name=source.name,
                 title=source.title,
                 n_classes=source.n_classes,
-                train_images=source.counts[0],
-                test_images=source.counts[1],
+                train_images=train_images,
+                test_images=test_images,
                 found=None if found is None else found.where,
                 gaps=tuple(gaps),
                 how=source.how,

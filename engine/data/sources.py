@@ -50,8 +50,8 @@ class Source:
     Attributes:
         name: The name used in spaces and on the command line.
         title: The name for people.
-        n_classes: Number of classes; labels are 0 to `n_classes` - 1.
-        counts: Images in the training and the test part of the original.
+        n_classes: Number of classes; labels are 0 to `n_classes` - 1. None: as many as its training labels say.
+        counts: Images in the training and the test part of the original; None where that is not known.
         origin: Who made it, and its terms of use where they are stated.
         read: Reads the files of one layout (none for a package) into training and test part.
         folders: Folders inside a data folder that may hold the files; ``"."`` is the data folder itself.
@@ -63,8 +63,8 @@ class Source:
 
     name: str
     title: str
-    n_classes: int
-    counts: tuple[int, int]
+    n_classes: int | None
+    counts: tuple[int, int] | None
     origin: str
     read: Callable[[Files], tuple[Labelled, Labelled]]
     folders: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from ..data import IMAGE_SET_NAMES, available
+from ..data import available, known_names
 from ..errors import UsageError
 from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, check_local, read_manifest
@@ -261,11 +261,12 @@ def _choose_datasets(space: Space, datasets: str, data_dir: Path | None) -> tupl
     """The image sets asked for, and what to tell the user about them."""
     if datasets != "available":
         names = [name.strip() for name in datasets.split(",") if name.strip()]
-        unknown = [name for name in names if name not in IMAGE_SET_NAMES]
+        known = known_names(data_dir)
+        unknown = [name for name in names if name not in known]
         if unknown or not names:
             raise UsageError(
                 f"--datasets {datasets!r}: {unknown[0] if unknown else 'nothing'!r} is not an image set; "
-                f"use {', '.join(IMAGE_SET_NAMES)}, or `available`"
+                f"use {', '.join(known)}, or `available`"
             )
         return names, []
     wanted = [str(name) for name in space.choices("dataset")]

@@ -6,17 +6,18 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
 from heapq import nlargest
 
 from ..data import ImageSet, load
-from ..errors import WseError
+from ..errors import UsageError, WseError
 from ..files import check_writable
 from ..machine import available_bytes
 from ..nets import Layout
+from ..space import Member
 from ..text import bytes_text
 from ..zoo import (
     TARGET_BYTES,
@@ -100,6 +101,7 @@ class Run:
         self._given_shards = shards
         names = sorted({member.setup.dataset for member in self.members})
         self.image_sets: dict[str, ImageSet] = {name: load(name, data_dir=options.data_dir) for name in names}
+        _check_classes(self.members, self.image_sets)
         self.context = Context(
             settings=settings,
             splits={
@@ -369,6 +371,18 @@ class Run:
             "overhead": 1 - (training + evaluation) / (total * self.workers),
         }
         return {name: round(value, 4) for name, value in seconds.items()}
+
+
+def _check_classes(members: Sequence[Member], image_sets: Mapping[str, ImageSet]) -> None:
+    """Refuse classes that networks have no output for."""
+    architectures = {member.architecture for member in members}
+    outputs = min((architecture.outputs for architecture in architectures), default=0)
+    for name, images in image_sets.items():
+        if images.n_classes > outputs:
+            raise UsageError(
+                f"image set {name!r} has {images.n_classes} classes, and these networks tell {outputs} apart at "
+                "most: leave classes out, or take another family"
+            )
 
 
 def _largest_shard(plan: Plan) -> int:

@@ -149,7 +149,7 @@ def test_missing_class_is_named(tmp_path, make):
     labels[(labels == 3) | (labels == 7)] = 0
     (tmp_path / "mnist/train-labels-idx1-ubyte").write_bytes(make.idx(labels))
     with pytest.raises(
-        WseError, match=r"/mnist: no training image of class 3, 7: put the original there, or remove"
+        WseError, match=r"/mnist: fewer than two training images of class 3, 7: put the original there, or remove"
     ):
         load("mnist", data_dir=tmp_path)
     assert not (tmp_path / "cache").exists()

@@ -235,6 +235,17 @@ def test_what_is_settled_is_no_advice_on_a_full_disk(tiny_space, tmp_path: Path,
         run_of(tiny_space(), tmp_path / "zoo", models=2, resume=True).execute()
 
 
+def test_classes_need_outputs(tiny_space, tmp_path: Path) -> None:
+    labels = np.arange(48) % 12
+    images = np.zeros((48, 4, 4), np.uint8)
+    np.savez(tmp_path / "hours.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    given = {"data_dir": tmp_path, "models": 2}
+    assert run_of(tiny_space(dataset="hours"), tmp_path / "zoo", **given).execute()
+    assert Zoo.open(tmp_path / "zoo").manifest.image_sets["hours"].classes == 12
+    with pytest.raises(UsageError, match="'hours' has 12 classes, and these networks tell 10 apart at most"):
+        run_of(tiny_space("small-cnn", dataset="hours"), tmp_path / "small", **given)
+
+
 def test_the_disk_that_counts_is_the_folder_s_own(tiny_space, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
