@@ -20,9 +20,9 @@ demo: .venv/installed
 	$(BIN)/wse generate --config docs/examples/demo.toml --models 1000 --out $(DEMO)/zoo --overwrite
 	$(BIN)/wse info $(DEMO)/zoo --curves $(DEMO)/learning-curves.png
 
-# Files side by side: what a file's tests share is made once.
+# Files side by side, in order: those of few, slow tests come first, and what a file's tests share is made once.
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed lint types test
 
