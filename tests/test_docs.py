@@ -305,13 +305,13 @@ def test_zoo_format_names_the_faithful_columns() -> None:
 
 
 def events_of(source: str) -> Iterator[tuple[str, set[str]]]:
-    for event, fields in re.findall(r"log\.write\(\s*\"(\w+)\"(.*?)\n? *\)\n", source, flags=re.DOTALL):
+    for event, fields in re.findall(r"(?:log|self)\.write\(\s*\"(\w+)\"(.*?)\n? *\)\n", source, flags=re.DOTALL):
         yield event, set(re.findall(r"(\w+)=", fields))
 
 
 def test_zoo_format_names_every_event() -> None:
     rows = table_of("zoo-format.md", "event, other fields")
-    names = ("train/run.py", "train/checkpoints.py", "train/repair.py", "scale/dispatch.py")
+    names = ("train/run.py", "train/log.py", "train/checkpoints.py", "train/repair.py", "scale/dispatch.py")
     sources = [(ROOT / "engine" / name).read_text() for name in names]
     events = {event: fields for source in sources for event, fields in events_of(source)}
     assert set(events) == set(rows)

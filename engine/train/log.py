@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import WseError
-from ..zoo import LOG_FILE, Timing
+from ..zoo import LOG_FILE, MemberResult, Timing
+from ..zoo.records import MemberRecord
 
 # What the event of a member tells of it: with its set-up and its snapshots, all that the members table holds.
 LOGGED = ("status", "epochs", "steps", "predicted_classes", "samples_trained", "samples_evaluated", "seconds")
 
 Event = tuple[str, dict[str, Any]]
+Facts = dict[int, dict[str, Any]]
 
 
 class Listener(Protocol):
@@ -52,6 +55,32 @@ class Log:
             self._begin_line = True
             raise WseError(f"cannot write {self._path}: {error.strerror or error}") from error
 
+    def write_member(self, member: MemberResult | MemberRecord) -> None:
+        """Append what is known of a member that has been stored.
+
+        Raises:
+            WseError: the file cannot be written.
+        """
+        self.write(
+            "member",
+            id=member.id,
+            architecture=member.architecture,
+            **{name: getattr(member, name) for name in LOGGED},
+            test_accuracy=member.snapshots[-1].test_accuracy,
+        )
+
+    def sync(self) -> None:
+        """Have all events on the disk.
+
+        Raises:
+            WseError: they cannot be written.
+        """
+        try:
+            with self._path.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WseError(f"cannot write {self._path}: {error.strerror or error}") from error
+
 
 def logged(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a zoo's log. Torn or damaged lines are left out, and all if it cannot be read."""
@@ -66,6 +95,15 @@ def logged(folder: Path) -> Iterator[dict[str, Any]]:
                 yield event
         except (ValueError, TypeError, AttributeError):
             continue
+
+
+def logged_facts(folder: Path) -> Facts:
+    """What the log of a zoo tells of its members, by id: ``LOGGED``, for those of whom it tells all that."""
+    facts: Facts = {}
+    for event in logged(folder):
+        if event["event"] == "member" and event.keys() >= {"id", *LOGGED}:  # earlier versions told less
+            facts[event["id"]] = {name: event[name] for name in LOGGED}  # the last time told is what was stored
+    return facts
 
 
 def sittings(folder: Path) -> list[Timing]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,22 +24,11 @@ from ..zoo.tables import (
 )
 from .again import AGAIN, Population, load_images
 from .backend import Backend, Context
-from .log import LOGGED, logged
+from .log import LOGGED, Facts, logged_facts
 from .measuring import measured_snapshots, measurements
 from .options import backend_for
 from .schedule import SnapshotKeeper
 from .split import Split
-
-Facts = dict[int, dict[str, Any]]
-
-
-def logged_facts(folder: Path) -> Facts:
-    """What the log of a zoo tells of its members, by id: ``LOGGED``, for those of whom it tells all that."""
-    facts: Facts = {}
-    for event in logged(folder):
-        if event["event"] == "member" and event.keys() >= {"id", *LOGGED}:  # earlier versions told less
-            facts[event["id"]] = {name: event[name] for name in LOGGED}  # the last time told is what was stored
-    return facts
 
 
 def missing_facts(zoo: Zoo) -> str | None:

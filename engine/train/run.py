@@ -40,7 +40,7 @@ from .checkpoints import Checkpoints
 from .executor import Executor, Report
 from .host_memory import SPARE_VECTORS, rows_in_memory
 from .limits import check_limits
-from .log import LOGGED, Listener, Log, sittings
+from .log import Listener, Log, logged_facts, sittings
 from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
 from .plan import PackPlan, Plan, make_plan
@@ -270,6 +270,10 @@ class Run:
             )
             for note in writer.notes:
                 log.write("note", text=note)
+            told = logged_facts(self.options.folder).keys()
+            for record in writer.records():
+                if record.id not in told:  # the run was killed between storing and telling
+                    log.write_member(record)
             self._checkpoints = self.checkpoints(log)
             self._checkpoints.start(missing)
             self._seconds["opening"] = time.perf_counter() - started
@@ -281,6 +285,7 @@ class Run:
             self._checkpoints.remove()
             if writer.manifest.status == "running":
                 times = [at.isoformat(timespec="seconds") for at in (started_at, datetime.now(UTC))]
+                log.sync()  # the members table can be made again from it
                 this = Timing(started=times[0], finished=times[1], seconds=taken)
                 writer.finish(Timing.of_all([*earlier, this]))
             log.write("end", members=len(writer.finished), counts=writer.manifest.counts, seconds=taken)
@@ -344,15 +349,8 @@ class Run:
         started = time.perf_counter()
         writer.add(result)
         self._checkpoints.discard(result.id)
-        last = result.snapshots[-1]
-        log.write(
-            "member",
-            id=result.id,
-            architecture=result.architecture,
-            **{name: getattr(result, name) for name in LOGGED},
-            test_accuracy=last.test_accuracy,
-        )
-        self._accuracies.append(last.test_accuracy)
+        log.write_member(result)
+        self._accuracies.append(result.snapshots[-1].test_accuracy)
         self._counts[result.status] += 1
         self._seconds["writing"] += time.perf_counter() - started
 

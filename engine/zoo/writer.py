@@ -152,6 +152,15 @@ class ZooWriter:
         """Ids of the members that are stored."""
         return frozenset(self._finished)
 
+    def records(self) -> list[MemberRecord]:
+        """What is known of the members stored so far, ordered by id; of a complete zoo, the tables tell it."""
+        if self.manifest.status == "complete":
+            return []
+        lines = self._journal.read()
+        return sorted(
+            (line.record for line in lines if isinstance(line, MemberLine)), key=lambda record: record.id
+        )
+
     def add(self, result: MemberResult) -> None:
         """Store a member; it is safe on the disk when this returns.
 
@@ -195,10 +204,7 @@ class ZooWriter:
                 f"missing (the first is {missing[0]}); train them with `{resume_command(self.folder)}`"
             )
         self._store_full_shards(self._plans)
-        records = sorted(
-            (line.record for line in self._journal.read() if isinstance(line, MemberLine)),
-            key=lambda record: record.id,
-        )
+        records = self.records()
         places = {member: (plan.file, row) for plan in self._plans for row, member in enumerate(plan.members)}
         labels = self.manifest.labels
         tables = {

@@ -18,6 +18,7 @@ from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
 from wse.engine.train import Memo, Options, ReferenceBackend, Run, Threads
+from wse.engine.train.log import LOGGED, Log, logged_facts
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import TARGET_BYTES, Zoo
 
@@ -233,6 +234,25 @@ def test_what_is_settled_is_no_advice_on_a_full_disk(tiny_space, tmp_path: Path,
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(WseError, match=r"free: make room, or take fewer --models$"):
         run_of(tiny_space(), tmp_path / "zoo", models=2, resume=True).execute()
+
+
+def test_a_run_killed_between_storing_and_telling_tells_later(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    """Else the members table could not be made again, should it be lost."""
+
+    def killed(_log: Log, _member: object) -> None:
+        raise KeyboardInterrupt
+
+    run = run_of(tiny_space(), tmp_path / "zoo", models=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write_member", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.execute()
+    assert events(tmp_path / "zoo", "member") == []
+    zoo = make(tiny_space(), tmp_path / "zoo", models=3, resume=True)
+    told = events(tmp_path / "zoo", "member")
+    assert sorted(event["id"] for event in told) == [0, 1, 2]
+    table = zoo.members.select(["id", *LOGGED]).to_pylist()
+    assert logged_facts(zoo.folder) == {row.pop("id"): row for row in table}
 
 
 def test_classes_need_outputs(tiny_space, tmp_path: Path) -> None:
