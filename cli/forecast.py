@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .output import bytes_text, count_text, percent_text, seconds_text
+from .output import bytes_text, count_text, counted_text, percent_text, seconds_text
 from .progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def print_plan(run: Run, estimated: Estimate, stored: int, *, as_json: bool, ver
     if not plan.packs:
         return
     at_most = " at most" if plan.may_stop_early else ""
-    workers = f"{run.workers:,} worker{'s' if run.workers > 1 else ''}"
+    workers = counted_text(run.workers, "worker")
     rows = [
-        ("models", f"{plan.total('members'):,} of {len(plan.architectures):,} architectures"),
+        ("models", f"{plan.total('members'):,} of {counted_text(len(plan.architectures), 'architecture')}"),
         ("image sets", ", ".join(run.image_sets)),
         ("training", f"{count_text(plan.total('training_images'))} samples{at_most}"),
         ("FLOPs", f"{count_text(plan.total('flops'))}{at_most}, evaluation included"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .forecast import measured, print_plan
-from .output import INTERRUPTED, command_text, percent_text, seconds_of, seconds_text
+from .output import INTERRUPTED, command_text, counted_text, percent_text, seconds_of, seconds_text
 from .progress import execute
 
 if TYPE_CHECKING:
@@ -171,11 +171,10 @@ def _print_result(run: Run, estimated: Estimate | None, *, as_json: bool) -> Non
     everything = summarize(zoo).everything
     typer.echo(f"test accuracy: best {percent_text(everything.best)}, median {percent_text(everything.median)}")
     if trained := len(run.progress().accuracies):
-        workers = f"{run.workers:,} worker{'s' if run.workers > 1 else ''}"
         some = f" for {trained:,} of them" if trained < len(zoo) else ""
         typer.echo(
             f"{seconds_text(seconds['total'])}{some}: training {seconds_text(seconds['training'])} and evaluation "
-            f"{seconds_text(seconds['evaluation'])} summed over {workers}, "
+            f"{seconds_text(seconds['evaluation'])} summed over {counted_text(run.workers, 'worker')}, "
             f"all else {percent_text(seconds['overhead'])}"
         )
     if estimated:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import bytes_text, count_text, percent_text, seconds_text
+from .output import bytes_text, count_text, counted_text, percent_text, seconds_text
 
 if TYPE_CHECKING:
     from wse.engine.report import Group, Summary
@@ -52,7 +52,7 @@ def _print_head(zoo: Zoo, summary: Summary) -> None:
     rows = [
         ("zoo", f"{zoo.folder}, {bytes_text(summary.bytes)} of weights ({manifest.dtype})"),
         *members(zoo),
-        ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
+        ("nets", f"{counted_text(len(sizes), 'architecture')} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}"),
         ("image sets", ", ".join(manifest.image_sets)),
         *origin(manifest),

@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 
 from wse.engine.errors import UsageError
-from wse.engine.text import bytes_text, command_text, count_text, percent_text, seconds_text
+from wse.engine.text import bytes_text, command_text, count_text, counted_text, percent_text, seconds_text
 
-__all__ = ["INTERRUPTED", "bytes_text", "command_text", "count_text", "percent_text", "seconds_of", "seconds_text"]
+__all__ = [
+    "INTERRUPTED",
+    "bytes_text",
+    "command_text",
+    "count_text",
+    "counted_text",
+    "percent_text",
+    "seconds_of",
+    "seconds_text",
+]
 
 INTERRUPTED = 130
 

@@ -42,6 +42,11 @@ def percent_text(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def counted_text(count: int, noun: str) -> str:
+    """A number of things whose plural ends in s: (2000, "worker") -> "2,000 workers"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def name_text(path: Path) -> str:
     """The name of a file or folder as text that can be stored: bytes that are not UTF-8 become question marks."""
     return path.name.encode(errors="replace").decode()

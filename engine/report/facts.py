@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..text import bytes_text, command_text, count_text, seconds_text
+from ..text import bytes_text, command_text, count_text, counted_text, seconds_text
 from ..zoo import Manifest, RunEntry, Zoo
 from .summary import summarize
 
@@ -23,7 +23,7 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
     )
     shown = [
         *members(zoo),
-        ("nets", f"{len(sizes):,} architecture{'s' if len(sizes) > 1 else ''} of {span} values"),
+        ("nets", f"{counted_text(len(sizes), 'architecture')} of {span} values"),
         ("snapshots", f"{summary.snapshots:,}, {bytes_text(summary.bytes)} of weights in {manifest.dtype}"),
         ("image sets", images),
         *origin(manifest),

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..meta import Study, find_studies, read_study
-from ..text import name_text, seconds_text
+from ..text import counted_text, name_text, seconds_text
 from ..zoo import STUDY_FILE, Zoo
 from .facts import commands, facts, space_files
 from .figure import Figure, data_link
@@ -141,7 +141,7 @@ def study_notes(study: Study) -> list[str]:
         f"moving averages {'among' if study.statistics else 'not among'} the values",
         f"{study.members:,} members, {split}",
         *(["members have each other's answers: all but chance is a leak"] if study.shuffled else []),
-        f"{study.seeds} seed{'s' if study.seeds != 1 else ''}",
+        counted_text(study.seeds, "seed"),
         f"deep models on {study.device}, budget {budget}",
         f"took {seconds_text(study.seconds)}",
         f"wse {study.wse_version}",

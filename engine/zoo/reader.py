@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError, WseError
 from ..machine import open_files
 from ..nets import Layout
+from ..text import counted_text
 from .format import MANIFEST_FILE, SHARD_FOLDER, Manifest, RunEntry, ShardEntry, read_manifest
 from .integrity import DamagedError, resume_command
 from .items import Items
@@ -137,10 +138,8 @@ class Zoo:
         return self.manifest.models
 
     def __repr__(self) -> str:
-        count = len(self.manifest.architectures)
-        return (
-            f"Zoo({str(self.folder)!r}, {len(self):,} members of {count:,} architecture{'s' if count > 1 else ''})"
-        )
+        architectures = counted_text(len(self.manifest.architectures), "architecture")
+        return f"Zoo({str(self.folder)!r}, {counted_text(len(self), 'member')} of {architectures})"
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids.tolist())

@@ -119,7 +119,7 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     planned = wse("generate", *TINY, "--models", "24", "--dry-run", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.startswith("folder      zoo, a new zoo\n")
-    assert "24 of 1 architecture" in planned.stdout
+    assert "24 of 1 architecture\n" in planned.stdout
     assert "nws-k3-c3x2-f2x8" in planned.stdout
     assert list(tmp_path.iterdir()) == []
     fields = json.loads(wse("generate", *TINY, "--models", "24", "--dry-run", "--json", folder=tmp_path).stdout)
