@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, info, merge, meta, report, verify
+from . import bench, data, generate, importing, info, merge, meta, report, verify
 
 app = typer.Typer(
     name="wse",
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.generate)
+app.command("import")(importing.import_)
 app.command("info")(info.info)
 app.command("merge")(merge.merge)
 app.command("meta")(meta.meta)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .bar import bar
 from .output import bytes_text, command_text
 
 
@@ -25,7 +24,7 @@ def merge(
     from wse.engine.zoo import merge_zoos
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has been copied is cleared away
-    with _progress(quiet=quiet or as_json) as tell:
+    with bar("copying", of_bytes=True, quiet=quiet or as_json) as tell:
         manifest = merge_zoos(zoos, out, tell)
     size = sum(entry.bytes for entry in manifest.shards)
     if as_json:
@@ -40,19 +39,3 @@ def merge(
         print(f"seed {shared} made several of these zoos: their members are not independent", file=sys.stderr)
     typer.echo(f"{out}: {manifest.models:,} members of {sources(manifest)}, {bytes_text(size)} of weights")
     typer.echo(f"look inside with `{command_text('wse', 'info', out)}`")
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else nothing."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    with Progress(
-        BarColumn(24), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task("copying")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

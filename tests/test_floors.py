@@ -18,13 +18,17 @@ FLOORS: dict[str, set[str]] = {
     "engine.space": BASE | {"kernels", "engine.nets"},
     "engine.zoo": BASE | {"kernels", "engine.nets"},
     "engine.train": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.zoo"},
+    "engine.exchange": BASE | {"engine.data", "engine.nets", "engine.space", "engine.zoo"},
     "engine.scale": BASE | {"engine.train", "engine.zoo"},
     "engine.bench": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.train", "engine.zoo"},
     "engine.meta": BASE | {"kernels", "engine.nets", "engine.zoo"},
     "engine.report": BASE | {"engine.meta", "engine.nets", "engine.zoo"},
     "engine": set(),
     "cli": BASE
-    | {f"engine.{name}" for name in ("bench", "data", "meta", "report", "scale", "space", "train", "zoo")},
+    | {
+        f"engine.{name}"
+        for name in ("bench", "data", "exchange", "meta", "report", "scale", "space", "train", "zoo")
+    },
 }
 
 

@@ -19,6 +19,8 @@ KINDS: tuple[Kind, ...] = ("classification", "regression")
 
 # Outcomes that are asked for where no target is named.
 OUTCOMES = ("epoch", "test_accuracy", "generalization_gap")
+# An imported zoo has no space to look at: a number of the set-up with at most so many values counts as listed.
+_MOST_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,8 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
 
 def _is_listed(zoo: Zoo, name: str) -> bool:
     """Whether the space lists the values of a property; in a merged zoo each may give one, or list some."""
+    if zoo.manifest.imported:
+        return name in zoo.manifest.config_types and _distinct(zoo.members[CONFIG + name]) <= _MOST_LISTED
     given = [run.space.get(name) for run in zoo.manifest.runs]
     given = [value["choice"] if isinstance(value, dict) and "choice" in value else value for value in given]
     if any(isinstance(value, dict) for value in given):

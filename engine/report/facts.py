@@ -54,7 +54,10 @@ def members(zoo: Zoo) -> list[tuple[str, str]]:
 
 
 def origin(manifest: Manifest) -> list[tuple[str, str]]:
-    """(name, words) of what the members come from: the run, or the zoos that were merged and their runs."""
+    """(name, words) of what the members come from: the run, the runs of merged zoos, or what was imported."""
+    if manifest.imported is not None:
+        names = _listed(list(manifest.imported.files)) or "folders of networks"
+        return [("imported", f"{names} ({manifest.imported.format}), by wse {manifest.wse_version}")]
     versions = _listed([f"wse {run.wse_version}" for run in manifest.runs])
     backends = _listed([f"{run.backend} backend in {run.precision}" for run in manifest.runs])
     return [
@@ -82,16 +85,16 @@ def _listed(words: Sequence[str], most: int = 4) -> str:
 
 
 def space_files(manifest: Manifest) -> dict[str, str]:
-    """The space as a space file, name -> content; of a merged zoo one for each run."""
+    """The space as a space file, name -> content; of a merged zoo one for each run, of an imported one none."""
     runs = manifest.runs
     names = ["space.toml"] if len(runs) == 1 else [f"space-{number}.toml" for number in range(len(runs))]
     return {name: space_toml(run.space) for name, run in zip(names, runs, strict=True)}
 
 
 def commands(manifest: Manifest, files: Sequence[str]) -> list[str]:
-    """The commands that make the same zoo, given a file for the space of each run."""
+    """The commands that make the same zoo, given a file for the space of each run; none for an imported zoo."""
     if not manifest.sources:
-        return [_generate(manifest, manifest.runs[0], files[0], "zoo")]
+        return [_generate(manifest, run, file, "zoo") for run, file in zip(manifest.runs, files, strict=True)]
     parts = [f"zoo-{number}" for number in range(len(files))]
     generated = [
         _generate(manifest, run, file, part) for run, file, part in zip(manifest.runs, files, parts, strict=True)

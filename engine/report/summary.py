@@ -87,14 +87,15 @@ def summarize(zoo: Zoo) -> Summary:
 def _clear_accuracy(zoo: Zoo) -> Floats:
     """For each member the test accuracy that guessing does not reach."""
     names = np.array(zoo.members["config.dataset"].to_pylist())
-    bounds = np.empty(len(names))
+    most = np.full(len(names), np.inf)  # test images that were looked at; all, where no run says less
     for run, members, _ in zoo.by_run(zoo.ids):
-        limit = run.space["test_images"]
-        here = np.isin(zoo.ids, members)
-        for name, entry in zoo.manifest.image_sets.items():
-            chance = 1 / entry.classes
-            tested = min(entry.test, limit) if limit is not None else entry.test
-            bounds[here & (names == name)] = chance + CLEAR_SIGMAS * np.sqrt(chance * (1 - chance) / tested)
+        if run.space["test_images"] is not None:
+            most[np.isin(zoo.ids, members)] = run.space["test_images"]
+    bounds = np.empty(len(names))
+    for name, entry in zoo.manifest.image_sets.items():
+        here, chance = names == name, 1 / entry.classes
+        tested = np.minimum(most[here], entry.test)
+        bounds[here] = chance + CLEAR_SIGMAS * np.sqrt(chance * (1 - chance) / tested)
     return bounds
 
 

@@ -44,13 +44,18 @@ def label_problems(zoo: Zoo, count: int, *, seed: int | None = None, data_dir: D
         A problem for each member whose set-up, test accuracy or test loss is not what the table says.
 
     Raises:
-        UsageError: ``count`` is below 1, an image set is not here, or weights or arithmetic were rounded: a
-            network that was measured before it was rounded may be another one afterwards.
+        UsageError: ``count`` is below 1, the zoo was imported, an image set is not here, or weights or arithmetic
+            were rounded: a network that was measured before it was rounded may be another one afterwards.
         WseError: an image set is damaged, or is not the one the zoo was made with.
     """
     if count < 1:
         raise UsageError(f"`labels` (={count}) must be at least 1")
     manifest = zoo.manifest
+    if manifest.imported:
+        raise UsageError(
+            f"the labels of {zoo.folder} cannot be measured again: it was imported, and wse does not know on "
+            "which images its members were measured; leave out --labels"
+        )
     precisions = sorted({run.precision for run in manifest.runs})
     if manifest.dtype != "float32" or precisions != ["fp32"]:
         raise UsageError(

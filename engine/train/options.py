@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ..data import available, known_names
 from ..errors import UsageError
 from ..space import Space, parse_override
-from ..zoo import Dtype, Manifest, check_local, read_manifest
+from ..zoo import Dtype, Manifest, check_local, known_dtype, read_manifest
 from .backend import Backend, tell_user
 from .checkpoints import CHECKPOINT_SECONDS
 from .reference import ReferenceBackend
@@ -174,13 +174,7 @@ def resolve_options(
         if there is None:
             raise UsageError("say how many networks to train, for instance --models 100")
         models = there.models
-    stored = next((known for known in get_args(Dtype) if known == dtype), None)
-    if dtype is None:
-        stored = there.dtype if there else "float32"
-    elif stored is None:
-        raise UsageError(
-            f"`dtype` (={dtype!r}) must be {', '.join(get_args(Dtype)[:-1])} or {get_args(Dtype)[-1]}"
-        )
+    stored = known_dtype(dtype) if dtype is not None else there.dtype if there else "float32"
     if seed is None:
         seed = run.seed if run else 0
     options = Options(

@@ -151,6 +151,8 @@ def repair(
 def _obstacle(zoo: Zoo, path: Path, is_shard: bool) -> str | None:
     """Why a damaged file cannot be mended, or None."""
     manifest = zoo.manifest
+    if manifest.imported:
+        return "the zoo was imported, not made by wse: import it again"
     if manifest.sources:
         return "the zoo was merged: repair the zoos it was merged from, and merge them again"
     if manifest.wse_version != version("wse"):

@@ -12,6 +12,7 @@ from .format import (
     Cost,
     Dtype,
     ImageSetEntry,
+    ImportEntry,
     Manifest,
     RunEntry,
     ShardEntry,
@@ -26,12 +27,13 @@ from .items import Items
 from .lock import Lock, check_unlocked
 from .merge import merge_zoos
 from .normalising import Positions, fit_positions
+from .placing import check_place, taking_place
 from .plan import TARGET_BYTES, ShardPlan, plan_checksum, plan_shards
 from .reader import Zoo, ZooMember
-from .records import MemberResult, Snapshot, Status
+from .records import MemberResult, Snapshot, Status, Value
 from .recovery import growth
 from .removal import check_free, check_removable, remove_zoo
-from .shards import Shard, write_shard
+from .shards import Shard, known_dtype, write_shard
 from .unfinished import UnfinishedZoo
 from .verify import Problem, find_problems, found_beside
 from .writer import ZooWriter, check_resumable
@@ -50,6 +52,7 @@ __all__ = [
     "DamagedError",
     "Dtype",
     "ImageSetEntry",
+    "ImportEntry",
     "Items",
     "Lock",
     "Manifest",
@@ -67,11 +70,13 @@ __all__ = [
     "TensorEntry",
     "Timing",
     "UnfinishedZoo",
+    "Value",
     "Zoo",
     "ZooMember",
     "ZooWriter",
     "check_free",
     "check_local",
+    "check_place",
     "check_removable",
     "check_resumable",
     "check_unlocked",
@@ -80,6 +85,7 @@ __all__ = [
     "fit_positions",
     "found_beside",
     "growth",
+    "known_dtype",
     "merge_zoos",
     "plan_checksum",
     "plan_shards",
@@ -87,5 +93,6 @@ __all__ = [
     "remove_zoo",
     "resume_command",
     "saving",
+    "taking_place",
     "write_shard",
 ]

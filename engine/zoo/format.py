@@ -21,9 +21,9 @@ from ..files import atomic_write
 from ..nets import Architecture, Layout
 from .integrity import DamagedError, loading, saving
 
-FORMAT_VERSION = 2
-# Written where they say something only: a zoo that was not merged is still one of format 1.
-_OPTIONAL = ("grown_from", "sources")
+FORMAT_VERSION = 3
+# Written where they say something only: a zoo of one run is still one of format 1, a merged one of format 2.
+_OPTIONAL = ("grown_from", "sources", "imported")
 MANIFEST_FILE = "zoo.json"
 SHARD_FOLDER = "shards"
 JOURNAL_FOLDER = "journal"
@@ -46,7 +46,7 @@ STUDY_FILE = "study.json"
 # Of what a run says of its stages these have no sum over several.
 _NOT_SUMMED = ("workers", "overhead")
 
-Labels = Literal["eval", "faithful"]
+Labels = Literal["eval", "faithful", "imported"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 ConfigType = Literal["string", "int64", "double", "bool"]
 
@@ -56,9 +56,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ImageSetEntry(Record, frozen=True, kw_only=True):
-    """An image set that members were trained on: its checksum, its number of images and of classes."""
+    """An image set that members were trained on: its checksum, its number of images and of classes.
 
-    sha256: str
+    The checksum is None in an imported zoo: which copy of the set its makers had is not known.
+    """
+
+    sha256: str | None
     train: int
     test: int
     classes: int
@@ -190,20 +193,27 @@ class SourceEntry(RunEntry, frozen=True, kw_only=True):
     zoo: str
 
 
+class ImportEntry(Record, frozen=True, kw_only=True):
+    """What an imported zoo was made of, in whose format, and the sha256 of each file that describes it."""
+
+    format: str
+    files: dict[str, str]
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """Everything ``zoo.json`` holds.
 
     Attributes:
-        format_version: of this file and the files beside it: 1, or 2 for a merged zoo.
+        format_version: of this file and the files beside it: 1, 2 for a merged zoo, 3 for an imported one.
         status: "running" until every member is stored; a zoo can be opened when it is "complete".
         wse_version: the version that made the zoo.
         software: versions of the libraries it was made with.
-        seed: of the population; None in a merged zoo, as are ``space``, ``backend`` and ``precision``.
+        seed: of the population; None in a merged or imported zoo, as are ``space``, ``backend`` and ``precision``.
         models: number of members asked for.
         grown_from: how many it had before each time that more were asked for.
         space: the resolved space, complete.
         labels: "eval": members are measured in eval mode; "faithful": also as in the study's own protocol, in
-            ``faithful_*`` columns.
+            ``faithful_*`` columns; "imported": as who made them did.
         backend: what trained the members.
         precision: the number format of the arithmetic, for instance "fp32".
         dtype: the number format of the stored weights.
@@ -214,9 +224,10 @@ class Manifest(Record, frozen=True, kw_only=True):
         shards, tables, counts: filled in when the zoo is complete; ``counts`` are members by status.
         cost, timing: given when the zoo is complete.
         sources: the runs whose members a merged zoo holds, in the order of their ids; empty in any other zoo.
+        imported: what an imported zoo was made of; None in any other zoo.
 
     Raises:
-        ValueError: what must be there in a merged zoo is missing, or in another one.
+        ValueError: what must be there in a merged or imported zoo is missing, or in another one.
     """
 
     format_version: int = 1
@@ -241,17 +252,20 @@ class Manifest(Record, frozen=True, kw_only=True):
     cost: Cost | None = None
     timing: Timing | None = None
     sources: tuple[SourceEntry, ...] = ()
+    imported: ImportEntry | None = None
 
     def __post_init__(self) -> None:
-        merged = {getattr(self, name) is None for name in ("seed", "space", "backend", "precision")}
-        if merged != {bool(self.sources)} or (self.sources and self.format_version < 2):
-            raise ValueError("it is not clear whether it was merged")
+        no_run = {getattr(self, name) is None for name in ("seed", "space", "backend", "precision")}
+        needed = 3 if self.imported else 2 if self.sources else 1
+        both = self.imported is not None and bool(self.sources)
+        if no_run != {needed > 1} or both or self.format_version < needed:
+            raise ValueError("it is not clear whether it was merged or imported")
         if self.sources and sum(source.models for source in self.sources) != self.models:
             raise ValueError(f"`models` (={self.models}) is not the number of members of its sources")
 
     @property
     def runs(self) -> tuple[RunEntry, ...]:
-        """What made the members: the sources of a merged zoo, or the one run of any other."""
+        """What made the members: the one run, the sources of a merged zoo, nothing of an imported one."""
         if self.seed is None or self.space is None or self.backend is None or self.precision is None:
             return self.sources
         run = RunEntry(
@@ -273,8 +287,10 @@ class Manifest(Record, frozen=True, kw_only=True):
             to_do: what cannot be done otherwise, in words that continue "it cannot be ".
 
         Raises:
-            UsageError: the zoo was merged.
+            UsageError: the zoo was merged or imported.
         """
+        if self.imported:
+            raise UsageError(f"{folder} was imported, and an imported zoo cannot be {to_do}: wse did not make it")
         if self.sources:
             raise UsageError(
                 f"{folder} was merged from {len(self.sources)} zoos, and a merged zoo cannot be {to_do}: "

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from ..errors import UsageError, WseError
-from ..files import sync_folder
-from ..text import bytes_text
-from .format import LOCK_FILE, SHARD_FOLDER, Manifest, write_manifest
-from .integrity import DamagedError, UnwritableError, check_local, saving
+from ..errors import UsageError
+from .format import SHARD_FOLDER, Manifest, write_manifest
+from .integrity import DamagedError, check_local, saving
 from .joined import Part, joined_manifest, joined_members, joined_shards, joined_snapshots, parts_of
-from .lock import Lock
+from .placing import check_place, taking_place
 from .reader import Zoo
 from .shards import copy_shard
 from .tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, write_table
@@ -53,6 +49,8 @@ def merge_zoos(
     zoos = [Zoo.open(folder) for folder in folders]
     _check_alike(zoos)
     for zoo in zoos:
+        if zoo.manifest.imported:
+            raise UsageError(f"{zoo.folder} was imported: import all that it is to hold at once, by `wse import`")
         _check_members(zoo)
     _check_place(zoos, out)
     parts = parts_of(zoos)
@@ -68,7 +66,7 @@ def merge_zoos(
         done += count
         tell(done, total)
 
-    with _taking_place(out) as folder:
+    with taking_place(out, "merging") as folder:
         target = folder / SHARD_FOLDER
         with saving(target):
             target.mkdir()
@@ -114,22 +112,13 @@ def _check_alike(zoos: Sequence[Zoo]) -> None:
 
 
 def _check_place(zoos: Sequence[Zoo], out: Path) -> None:
-    place = out.resolve()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UsageError(f"{out} is not empty: name another folder by --out")
     for zoo in zoos:
-        if zoo.folder.resolve() in place.parents:
+        if zoo.folder.resolve() in out.resolve().parents:
             raise UsageError(f"{out} lies in the zoo {zoo.folder}: name a folder elsewhere by --out")
-    there = next(path for path in place.parents if path.exists())
-    free = shutil.disk_usage(there).free
     manifests = [zoo.manifest for zoo in zoos]
     needed = sum(entry.bytes for manifest in manifests for entry in manifest.shards)
     needed += sum(entry.bytes for manifest in manifests for entry in manifest.tables.values())
-    if needed > free:
-        raise WseError(
-            f"{out} needs {bytes_text(needed)}, but {there} has {bytes_text(free)} free: make room, or name "
-            "another folder by --out"
-        )
+    check_place(out, needed)
 
 
 def _check_twins(parts: Sequence[Part], members: pa.Table) -> None:
@@ -151,42 +140,3 @@ def _check_twins(parts: Sequence[Part], members: pa.Table) -> None:
 def _before(parts: Sequence[Part], member: int) -> tuple[Path, int]:
     """The zoo that a member of the merged one comes from, and its id there."""
     return next((part.zoo.folder, list(part.zoo)[member - part.first]) for part in parts if member in part.ids)
-
-
-@contextmanager
-def _taking_place(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out`` that takes its place when the block ends, and is removed after an error.
-
-    What a killed merge has left of it is cleared away by the next one.
-    """
-    place = out.resolve()
-    folder = place.with_name(f".{place.name}.merging")
-    try:
-        with saving(out):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
-        try:
-            with saving(out):
-                _clear(folder)
-            yield folder
-            with saving(out):
-                folder.replace(place)
-            lock.path = place / LOCK_FILE  # it has moved with the folder, and is still held
-            sync_folder(place.parent)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        finally:
-            lock.release()
-    except UnwritableError as error:
-        raise WseError(
-            f"cannot write {out}: {error.reason}; nothing is left of it: put that right, and merge again"
-        ) from error
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK_FILE:
-            path.unlink()

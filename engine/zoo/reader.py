@@ -158,7 +158,7 @@ class Zoo:
     def by_run(
         self, members: NDArray[np.int64]
     ) -> Iterator[tuple[RunEntry, NDArray[np.int64], NDArray[np.int64]]]:
-        """What makes members again, run by run; only a merged zoo has more than one.
+        """What makes members again, run by run: a merged zoo has more than one, an imported one none.
 
         Args:
             members: ids, ascending.
@@ -168,7 +168,7 @@ class Zoo:
         """
         runs = self.manifest.runs
         if not self.manifest.sources:
-            yield runs[0], members, members
+            yield from ((run, members, members) for run in runs)
             return
         rows = np.searchsorted(self.ids, members)
         numbers_here = numbers(self.members["source.number"])[rows]

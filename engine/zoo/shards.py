@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WseError
+from ..errors import UsageError, WseError
 from ..files import atomic_write
 from .format import Dtype, Record, ShardEntry, canonical_json
 from .integrity import MENDING, DamagedError, loading, saving
@@ -47,6 +47,18 @@ _STORED: dict[str, np.dtype[Any]] = {
 def stored_dtype(dtype: Dtype) -> np.dtype[Any]:
     """How NumPy sees the numbers of a file; bfloat16 as uint16."""
     return _STORED[_CODES[dtype]]
+
+
+def known_dtype(name: str) -> Dtype:
+    """The number format of that name.
+
+    Raises:
+        UsageError: weights cannot be stored in it.
+    """
+    known = next((dtype for dtype in _CODES if dtype == name), None)
+    if known is None:
+        raise UsageError(f"`dtype` (={name!r}) must be float32, float16 or bfloat16")
+    return known
 
 
 class _Metadata(Record, frozen=True, kw_only=True):

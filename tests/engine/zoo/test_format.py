@@ -77,10 +77,10 @@ def test_nonsense_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_newer_format_says_to_update(zoo: Zoo) -> None:
     path = zoo.folder / "zoo.json"
     data = json.loads(path.read_text())
-    data["format_version"] = 3
+    data["format_version"] = 4
     data["hologram"] = "unknown to this version"
     path.write_text(json.dumps(data))
-    with pytest.raises(WseError, match="has format 3, this wse reads formats 1 to 2: update"):
+    with pytest.raises(WseError, match="has format 4, this wse reads formats 1 to 3: update"):
         read_manifest(zoo.folder)
 
 
