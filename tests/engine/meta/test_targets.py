@@ -53,7 +53,7 @@ def test_kinds_in_a_merged_zoo(given: list, kind: str, make_zoo) -> None:
     items = make_zoo(models=12).items()
     runs = [SimpleNamespace(space={"learning_rate": one}) for one in given]
     items.column("learning_rate")  # reads the tables
-    items.zoo.manifest = SimpleNamespace(runs=runs)
+    items.zoo.manifest = SimpleNamespace(runs=runs, imported=None)
     assert target_of(items, "learning_rate").kind == kind
 
 
