@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, data, generate, importing, info, merge, meta, report, verify
+from . import bench, data, exporting, generate, importing, info, merge, meta, report, verify
 
 app = typer.Typer(
     name="wse",
@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("export")(exporting.export)
 app.command("generate")(generate.generate)
 app.command("import")(importing.import_)
 app.command("info")(info.info)

@@ -87,7 +87,6 @@ def meta(
     """Fit meta-classifiers to weights and judge them on networks they have not seen, beside baselines."""
     from wse.engine.meta import (
         MODELS,
-        Condition,
         SliceSpec,
         StudyInterrupted,
         StudyOptions,
@@ -96,6 +95,7 @@ def meta(
         pick_device,
         write_study,
     )
+    from wse.engine.zoo import Condition
 
     if list_models:
         for spec in MODELS.values():

@@ -225,7 +225,7 @@ def test_flags_in_the_text_exist(page: Path) -> None:
                     assert used <= flags_of(COMMANDS[words[1]]), f"{page.name}, line {block.line}"
 
 
-@pytest.mark.parametrize("name", ["generate", "info", "merge", "report", "data"])
+@pytest.mark.parametrize("name", ["generate", "info", "merge", "import", "export", "report", "data"])
 def test_the_guide_names_every_flag(name: str) -> None:
     text = (ROOT / "docs" / "guide.md").read_text()
     section = text.partition(f"### wse {name}\n")[2].partition("\n### ")[0].partition("\n## ")[0]

@@ -76,13 +76,22 @@ def setup(**known: Value) -> dict[str, Value]:
 def translated(value: str, words: Mapping[str, str], where: str) -> str:
     """A word of theirs in ours, whatever its case and underscores.
 
+    Args:
+        value: their word.
+        words: theirs -> ours.
+        where: it was found, for an error.
+
     Raises:
         WseError: wse has no such thing.
     """
-    found = words.get(value.strip().lower().replace("_", ""))
+    found = {_plain(word): ours for word, ours in words.items()}.get(_plain(value))
     if found is None:
-        raise WseError(f"{where} is {value!r}, and wse reads only {', '.join(words)}: leave such networks out")
+        raise WseError(f"{where} is {value!r}, and wse knows only {', '.join(words)}: leave such networks out")
     return found
+
+
+def _plain(word: str) -> str:
+    return word.strip().lower().replace("_", "").replace("-", "")
 
 
 def sha256_of(path: Path) -> str:

@@ -41,7 +41,7 @@ from ..zoo.tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, members_schema, s
 from . import nws, small_cnn_zoo
 from .foreign import Foreign, ForeignMember, ForeignSnapshot
 
-FORMATS: Mapping[str, ModuleType] = {"small-cnn-zoo": small_cnn_zoo, "nws": nws}
+FORMATS: Mapping[str, ModuleType] = {small_cnn_zoo.NAME: small_cnn_zoo, nws.NAME: nws}
 """The modules that read the formats of others, by name: ``recognises`` a source, and ``read`` it."""
 
 

@@ -24,6 +24,8 @@ from ..text import name_text
 from ..zoo import Value
 from .foreign import Float32, Foreign, ForeignMember, ForeignSnapshot, reading, setup, sha256_of, translated
 
+NAME = "nws"
+
 _META = "meta.csv"
 _SNAPSHOTS = 20  # at most, spread evenly over the evaluations
 

@@ -8,55 +8,69 @@ TensorFlow's shapes: a convolution [height, width, in, out], a linear layer [in,
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from csv import DictWriter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from ..errors import WseError
-from ..nets import FAMILIES, Layout
+from wse.kernels.optim import OptimizerKind
+
+from ..data import IMAGE_SET_NAMES
+from ..errors import UsageError, WseError
+from ..files import atomic_write
+from ..nets import FAMILIES, Activation, Initialization, Layout
 from ..text import name_text
-from ..zoo import Value
+from ..zoo import Items, Value, ZooMember, saving
 from .foreign import Float32, Foreign, ForeignMember, ForeignSnapshot, reading, setup, sha256_of, translated
+
+NAME = "small-cnn-zoo"
 
 _WEIGHTS, _METRICS, _LAYOUT = "weights.npy", ("metrics.csv.gz", "metrics.csv"), "layout.csv"
 _MEASURED = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _NETWORK = "modeldir"
-_CONFIG = (  # without "config."
-    "activation", "dataset", "dropout", "epochs", "init_std", "l2reg", "learning_rate", "optimizer",
-    "train_fraction", "w_init",
-)  # fmt: skip
-
-_ACTIVATIONS = {name: name for name in ("relu", "tanh", "sigmoid", "elu")}
-_DATASETS = {
-    "mnist": "mnist",
-    "fashionmnist": "fashion-mnist",
-    "cifar10": "cifar10",
-    "svhncropped": "svhn",
+# What may stand in a column of words, in ours; and their words for ours where they differ.
+_WORDS: Mapping[str, Sequence[str]] = {
+    "activation": get_args(Activation),
+    "dataset": IMAGE_SET_NAMES,
+    "initialization": get_args(Initialization),
+    "optimizer": get_args(OptimizerKind),
 }
-_INITIALIZATIONS = {
-    "glorotnormal": "glorot_normal",
-    "glorotuniform": "glorot_uniform",
-    "henormal": "he_normal",
-    "orthogonal": "orthogonal",
-    "randomnormal": "normal",
-    "truncatednormal": "truncated_normal",
+_THEIRS = {
+    "fashion-mnist": "fashion_mnist",
+    "svhn": "svhn_cropped",
+    "normal": "RandomNormal",
+    "truncated_normal": "TruncatedNormal",
+}
+# Properties by the names that their columns have after "config.".
+_COLUMNS = {
+    "activation": "activation",
+    "dataset": "dataset",
+    "dropout": "dropout",
+    "epochs": "epochs",
+    "init_std": "init_std",
+    "l2reg": "l2",
+    "learning_rate": "learning_rate",
+    "optimizer": "optimizer",
+    "train_fraction": "train_fraction",
+    "w_init": "initialization",
 }
 _SCALED = ("normal", "truncated_normal")
-_OPTIMIZERS = {name: name for name in ("sgd", "adam", "rmsprop")}
-# What no column says and their code fixes.
+# What their code fixes; only files that wse made have columns for it.
 _FIXED: Mapping[str, Value] = {
     "learning_rate_schedule": "constant",
     "batch_size": 512,
     "augmentation": False,
     "weight_decay": 0.0,
-    "batch_norm": False,
+    "images_per_epoch": None,
 }
 
 
@@ -74,7 +88,7 @@ def read(source: Path) -> Foreign:
     """
     metrics = next((source / name for name in _METRICS if (source / name).is_file()), source / _METRICS[0])
     layout, order = _read_layout(source / _LAYOUT)
-    rows = _read_csv(metrics, required=(*_MEASURED, "step", *(f"config.{name}" for name in _CONFIG)))
+    rows = _read_csv(metrics, required=(*_MEASURED, "step", *(f"config.{name}" for name in _COLUMNS)))
     with reading(source / _WEIGHTS, ValueError, EOFError):
         weights = np.load(source / _WEIGHTS, mmap_mode="r", allow_pickle=False)
     if weights.shape != (rows.num_rows, layout.size):
@@ -137,7 +151,9 @@ def _members(
     file: Path, rows: pa.Table, weights: NDArray[Any], layout: Layout, order: NDArray[np.int64]
 ) -> list[ForeignMember]:
     """The networks, in the order of their first rows; each with its rows in the order of epochs."""
-    config = rows.select([f"config.{name}" for name in _CONFIG]).rename_columns(list(_CONFIG)).to_pylist()
+    known = dict(_COLUMNS) | {name: name for name in _FIXED}
+    known = {name: ours for name, ours in known.items() if f"config.{name}" in rows.column_names}
+    config = rows.select([f"config.{name}" for name in known]).rename_columns(list(known.values())).to_pylist()
     # Without a column that names the network, rows are of one if they have one set-up.
     names = rows[_NETWORK].to_pylist() if _NETWORK in rows.column_names else [str(row) for row in config]
     found: dict[str, list[int]] = {}
@@ -168,30 +184,27 @@ def _members(
     return members
 
 
-def _setup(theirs: dict[str, Any], layout: Layout, where: str) -> dict[str, Value]:
+def _setup(theirs: Mapping[str, Any], layout: Layout, where: str) -> dict[str, Value]:
     """The set-up of a network in our words."""
+    config = setup(**{**_FIXED, **theirs, **_shape(layout)})
+    for name, words in _WORDS.items():
+        column = next(column for column, ours in _COLUMNS.items() if ours == name)
+        known = {_THEIRS.get(word, word): word for word in words}
+        config[name] = translated(str(theirs[name]), known, f"{where}: config.{column}")
+    if config["initialization"] not in _SCALED:
+        config["init_std"] = None
+    return config
 
-    def word(name: str, words: Mapping[str, str]) -> str:
-        return translated(str(theirs[name]), words, f"{where}: config.{name}")
 
-    initialization = word("w_init", _INITIALIZATIONS)
-    convolutions = [spec.shape for spec in layout.tensors.values() if len(spec.shape) == 4]
-    return setup(
-        **_FIXED,
-        dataset=word("dataset", _DATASETS),
-        activation=word("activation", _ACTIVATIONS),
-        optimizer=word("optimizer", _OPTIMIZERS),
-        initialization=initialization,
-        init_std=float(theirs["init_std"]) if initialization in _SCALED else None,
-        learning_rate=float(theirs["learning_rate"]),
-        dropout=float(theirs["dropout"]),
-        l2=float(theirs["l2reg"]),
-        train_fraction=float(theirs["train_fraction"]),
-        epochs=int(theirs["epochs"]),
-        filter_size=convolutions[0][-1],
-        depth_conv=len(convolutions),
-        width_conv=convolutions[0][0],
-    )
+def _shape(layout: Layout) -> dict[str, Value]:
+    """What the architecture says of the set-up."""
+    kernels = [spec.shape for spec in layout.tensors.values() if len(spec.shape) == 4]
+    return {
+        "batch_norm": False,
+        "filter_size": kernels[0][-1],
+        "depth_conv": len(kernels),
+        "width_conv": kernels[0][0],
+    }
 
 
 class _Rows:
@@ -205,3 +218,94 @@ class _Rows:
     def __call__(self) -> Float32:
         """[snapshots, D] float32."""
         return self._weights[self._rows][:, self._order].astype(np.float32, copy=False)
+
+
+def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:
+    """Write networks as a folder of this format, with all their snapshots.
+
+    Beside the columns of the original there are ``config.*`` columns for what its code fixes.
+
+    Args:
+        items: one of each network.
+        folder: an empty one.
+        tell: told how many networks have been written, and of how many.
+
+    Raises:
+        UsageError: the networks are not of one architecture of that family.
+        WseError: a shard is missing or damaged, or a file cannot be written.
+    """
+    layout = _writable_layout(items)
+    zoo, ids = items.zoo, items.members.tolist()
+    order = np.concatenate([columns.ravel() for _, columns in _their_tensors(layout)])
+    members = [zoo[member] for member in ids]
+    rows = sum(member.record["snapshots"] for member in members)
+    path = folder / _WEIGHTS
+    with saving(path), atomic_write(path) as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, layout.size)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for done, member in enumerate(members, 1):
+            file.write(np.ascontiguousarray(member.weights()[:, order]).tobytes())
+            tell(done, len(members))
+    _write_csv(folder / _METRICS[0], [row for member in members for row in _their_rows(member)])
+    at, tensors = 0, []
+    for name, columns in _their_tensors(layout):
+        place = {"start_idx": at, "end_idx": at + columns.size, "size": columns.size, "shape": str(columns.shape)}
+        tensors.append({"varname": name, **place})
+        at += columns.size
+    _write_csv(folder / _LAYOUT, tensors)
+
+
+def _writable_layout(items: Items) -> Layout:
+    layouts = [items.zoo.layout(name) for name in items.compact().architectures]
+    kernels = [spec for spec in layouts[0].tensors.values() if len(spec.shape) == 4]
+    family = FAMILIES["small-cnn"]
+    if len(layouts) == 1 and kernels:
+        shape = {name: value for name, value in _shape(layouts[0]).items() if name in family.properties}
+        if family.build(**shape) == layouts[0].architecture:
+            return layouts[0]
+    raise UsageError(
+        f"the format {NAME} holds networks of one architecture of the family small-cnn, without batch "
+        f"normalisation, and these are of {', '.join(layout.architecture.name for layout in layouts[:3])}: choose "
+        "others by --where"
+    )
+
+
+def _their_tensors(layout: Layout) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """The tensors in their order, with their names; in their shapes, the places of the values in our vector."""
+    for number, layer in enumerate(layout.layers):
+        bias, weight = (layout.tensors[f"{layer}.{kind}"] for kind in ("bias", "weight"))
+        name = "dense" if len(weight.shape) == 2 else f"conv2d_{number}" if number else "conv2d"
+        yield f"sequential/{name}/bias:0", np.arange(bias.offset, bias.stop)
+        places = np.arange(weight.offset, weight.stop).reshape(weight.shape)
+        yield f"sequential/{name}/kernel:0", places.transpose((2, 3, 1, 0) if places.ndim == 4 else (1, 0))
+
+
+def _their_rows(member: ZooMember) -> Iterator[dict[str, Any]]:
+    config = member.config
+    setup = {
+        f"config.{name}": _THEIRS.get(config[ours], config[ours]) if ours in _WORDS else config[ours]
+        for name, ours in _COLUMNS.items()
+    }
+    setup |= {f"config.{name}": config[name] for name in _FIXED}
+    setup |= {"config.num_layers": config["depth_conv"], "config.num_units": config["width_conv"]}
+    folder = f"member-{member.id}"
+    for row in member.snapshots:
+        measured = {name: row[name] for name in _MEASURED}
+        yield {
+            "": f"{folder}/permanent_ckpt-{row['epoch']}",
+            **setup,
+            _NETWORK: folder,
+            "step": row["epoch"],
+            **measured,
+        }
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table, compressed if its name says so; the same rows always give the same bytes."""
+    text = io.StringIO(newline="")
+    writer = DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    with saving(path), atomic_write(path) as file:
+        file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -16,13 +16,11 @@ from .results import (
     read_study,
     write_study,
 )
-from .splits import Condition
 from .study import StudyInterrupted, make_study, run_study
 from .targets import Kind, Target, kinds_of, open_questions, target_of
 
 __all__ = [
     "MODELS",
-    "Condition",
     "Confusion",
     "Fit",
     "Interval",

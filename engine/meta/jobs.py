@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..zoo import Items, Zoo, fit_positions
+from ..zoo import Items, Zoo, fit_positions, only_where
 from ..zoo.normalising import Normalizing
 from ..zoo.places import Places
 from .judging import Predictions
@@ -246,11 +246,7 @@ def _took(job: Job, began: float, *, note: str = "", epochs: int | None = None) 
 
 def _items(zoo: Zoo, options: StudyOptions) -> tuple[Items, Mask, Mask]:
     """All items of a study; which may be trained on and which tested, before members are split."""
-    items = zoo.items(snapshots="all")
-    for condition in options.where:
-        if not condition.values:
-            raise UsageError(f"--where {condition} names no value: write COLUMN=VALUE, such as status=ok")
-        items = items.only(condition.holds(items))  # never none: a value that no member has is an error
+    items = only_where(zoo.items(snapshots="all"), options.where)
     train = test = named_snapshots(options.snapshots, items)
     if options.test_snapshots is not None:
         test = named_snapshots(options.test_snapshots, items, "--test-snapshots")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
+from ..zoo import Condition
 from .models import MODELS, ModelSpec
 from .reading import NORMALIZING, SliceSpec
-from .splits import Condition
 from .targets import Kind
 
 # Fitted where no model is named: cheap ones, and one that reads weights in their order.

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ..nets import Layout
 from ..zoo import Items
+from ..zoo.conditions import as_text
 from ..zoo.tables import CONFIG
 from .judging import Predictions, judge
 from .results import Score
-from .splits import as_text
 
 Indices = NDArray[np.int64]
 # Of one model on one target in one round: the test items it was asked about, and what it said.

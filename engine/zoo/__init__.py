@@ -1,5 +1,6 @@
 """A population on disk: ``ZooWriter`` makes a zoo while its members train, ``Zoo.open`` reads one."""
 
+from .conditions import Condition, only_where
 from .format import (
     CHECKPOINT_FOLDER,
     FORMAT_VERSION,
@@ -48,6 +49,7 @@ __all__ = [
     "STUDY_FILE",
     "TARGET_BYTES",
     "ArchitectureEntry",
+    "Condition",
     "Cost",
     "DamagedError",
     "Dtype",
@@ -87,6 +89,7 @@ __all__ = [
     "growth",
     "known_dtype",
     "merge_zoos",
+    "only_where",
     "plan_checksum",
     "plan_shards",
     "read_manifest",

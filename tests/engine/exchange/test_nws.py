@@ -142,7 +142,7 @@ def test_damage(tmp_path: Path, spoil: Callable[[Path], Any], kind: type[WseErro
         ({"optimizer": 3}, "meta.csv: optimizer cannot be '3'"),
         ({"augmentation": "maybe"}, "augmentation cannot be 'maybe'"),
         ({"width_fc": "wide"}, "width_fc cannot be 'wide'"),
-        ({"dataset": "pascal"}, "dataset is 'pascal', and wse reads only mnist"),
+        ({"dataset": "pascal"}, "dataset is 'pascal', and wse knows only mnist"),
         ({"depth_conv": 9}, "`depth_conv`"),
     ],
 )

@@ -214,7 +214,7 @@ def test_damage(tmp_path: Path, spoil: Callable[[Path], Any], kind: type[WseErro
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"config.activation": "swish"}, "line 2: config.activation is 'swish', and wse reads only relu, tanh"),
+        ({"config.activation": "swish"}, "line 2: config.activation is 'swish', and wse knows only relu, elu"),
         ({"config.dataset": "imagenet"}, "config.dataset is 'imagenet'"),
         ({"config.l2reg": None}, "lacks the column 'config.l2reg'"),
         ({"modeldir": "/x/0"}, "two rows of the network /x/0 at one epoch"),

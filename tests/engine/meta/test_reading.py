@@ -4,7 +4,7 @@ import pytest
 
 from wse.engine.errors import UsageError
 from wse.engine.meta.reading import named_snapshots
-from wse.engine.meta.splits import Condition
+from wse.engine.zoo import Condition
 
 
 @pytest.mark.parametrize(

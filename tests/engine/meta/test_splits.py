@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from wse.engine.errors import UsageError
-from wse.engine.meta.splits import Condition, as_text, split
+from wse.engine.meta.splits import split
+from wse.engine.zoo import Condition
+from wse.engine.zoo.conditions import as_text
 
 
 def test_random_splits_are_by_member(make_zoo) -> None:
