@@ -15,11 +15,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("export")(exporting.export)
 app.command("generate")(generate.generate)
-app.command("import")(importing.import_)
 app.command("info")(info.info)
 app.command("merge")(merge.merge)
+app.command("import")(importing.import_)
+app.command("export")(exporting.export)
 app.command("meta")(meta.meta)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)

@@ -18,7 +18,7 @@ FLOORS: dict[str, set[str]] = {
     "engine.space": BASE | {"kernels", "engine.nets"},
     "engine.zoo": BASE | {"kernels", "engine.nets"},
     "engine.train": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.zoo"},
-    "engine.exchange": BASE | {"engine.data", "engine.nets", "engine.space", "engine.zoo"},
+    "engine.exchange": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.zoo"},
     "engine.scale": BASE | {"engine.train", "engine.zoo"},
     "engine.bench": BASE | {"kernels", "engine.data", "engine.nets", "engine.space", "engine.train", "engine.zoo"},
     "engine.meta": BASE | {"kernels", "engine.nets", "engine.zoo"},
