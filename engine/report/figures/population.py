@@ -209,7 +209,10 @@ def _cost(zoo: Zoo) -> Figure:
             bars(drawn, title="time by stage", description="; ".join(f"{b.name}: {b.words}" for b in drawn))
         )
     for name, title in (("epochs", "epochs of a member"), ("seconds", "seconds of a member")):
-        counts = list(_histogram(column(zoo.members, name)))
+        known = column(zoo.members, name)
+        counts = list(_histogram(known[np.isfinite(known)]))
+        if not counts:  # an imported zoo may not tell
+            continue
         rows += [(name, label, count) for label, count in counts]
         drawn = [_count_bar(label, count) for label, count in counts]
         panels.append(bars(drawn, title=title, description="; ".join(f"{b.name}: {b.words}" for b in drawn)))

@@ -114,6 +114,8 @@ def test_report(zoo: Zoo) -> None:
     page = (zoo.folder / "report.html").read_text()
     assert "theirs/layout.csv" in page
     assert "The same zoo again" not in page
+    assert "epochs of a member" in page
+    assert "seconds of a member" not in page  # they are not known
 
 
 def test_guessing_is_judged_by_all_test_images(zoo: Zoo) -> None:
