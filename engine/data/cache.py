@@ -31,7 +31,9 @@ FORMAT = "wse-images-2"
 
 _HEADER_BYTES = 4096
 _IMAGE_BYTES = SIZE * SIZE * 3
+# What is converted at once: so many images, fewer of those that are larger than STL-10's.
 _CHUNK_IMAGES = 256
+_CHUNK_VALUES = _CHUNK_IMAGES * 96 * 96 * 3
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -151,8 +153,9 @@ def _write(stream: BinaryIO, source: Source, train: Labelled, test: Labelled) ->
 
     for part, (images, labels) in (("train", train), ("test", test)):
         digest.update(f"{part}_images {len(images)},{SIZE},{SIZE},3\n".encode("ascii"))
-        for start in range(0, len(images), _CHUNK_IMAGES):
-            put(to_rgb32(images[start : start + _CHUNK_IMAGES]))
+        count = min(_CHUNK_IMAGES, max(_CHUNK_VALUES // images[0].size, 1))
+        for start in range(0, len(images), count):
+            put(to_rgb32(images[start : start + count]))
         digest.update(f"{part}_labels {len(labels)}\n".encode("ascii"))
         put(labels)
     header = {

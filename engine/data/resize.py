@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 SIZE = 32
 """Height and width of every converted image, in pixels."""
 
+MAX_SIDE = 8192
+"""Of larger images, sums may go beyond 2**53, where float64 is exact no longer."""
+
 
 def to_rgb32(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Resize images to 32x32 and repeat a grey channel three times.
@@ -26,7 +29,8 @@ def to_rgb32(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     The work space is about 50 bytes per value read or written: call it on some hundreds of images.
 
     Args:
-        images: uint8 [n, height, width, channels], channels 1 (grey) or 3 (RGB).
+        images: uint8 [n, height, width, channels], channels 1 (grey) or 3 (RGB); height and width up to
+            `MAX_SIDE`.
 
     Returns:
         uint8 [n, 32, 32, 3], contiguous.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wse.engine.data.resize import integer_weights, to_rgb32
+from wse.engine.data.resize import MAX_SIDE, SIZE, integer_weights, to_rgb32
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -37,6 +37,11 @@ def test_equals_exact_rational_arithmetic(size: int) -> None:
             )
             total += weight * int(image[0, y, x, 0])
         assert result[0, i, j, 0] == int(total + Fraction(1, 2))
+
+
+def test_sums_are_exact_up_to_the_largest_side() -> None:
+    _, divisors = integer_weights(MAX_SIDE - 1, SIZE)  # of a prime the denominators are the largest
+    assert 255 * int(divisors.max()) ** 2 < 2**53
 
 
 def test_half_rounds_up() -> None:
