@@ -59,14 +59,14 @@ def fetch(
     from wse.engine.data import fetch as fetch_set
     from wse.engine.data import locate
     from wse.engine.data.download import check_download
-    from wse.engine.data.sources import get_source
+    from wse.engine.data.search import source_of
 
     # A wrong name must show before the first download, which may be large.
-    sources = [get_source(name) for name in names]
-    packages = {source.name: locate(source.name) for source in sources if source.package is not None}
+    sources = [source_of(name) for name in names]
+    here = {source.name: locate(source.name) for source in sources if not source.downloads}
     for source in sources:
-        if packages.get(source.name) is None:
+        if here.get(source.name) is None:
             check_download(source)
     for source in sources:
-        place = packages.get(source.name) or fetch_set(source.name, progress=sys.stderr.isatty())
+        place = here.get(source.name) or fetch_set(source.name, progress=sys.stderr.isatty())
         typer.echo(f"{source.name}: {place} ({source.origin})")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..data import available, known_names
+from ..data import IMAGE_SET_NAMES, available, known_names
 from ..errors import UsageError
 from ..space import Space, parse_override
 from ..zoo import Dtype, Manifest, check_local, known_dtype, read_manifest
@@ -166,7 +166,7 @@ def resolve_options(
         space = Space.load(preset=preset or default, file=config, overrides=keys)
     notes: list[str] = []
     if datasets is None:
-        _require_datasets(space, data_dir)
+        _require_datasets(space, data_dir, settled=run is not None)
     else:
         names, notes = _choose_datasets(space, datasets, data_dir)
         space = Space.from_config({**space.to_config(), "dataset": names})
@@ -230,24 +230,36 @@ def backend_for(
     return CpuBackend(tell or tell_user)
 
 
-def _require_datasets(space: Space, data_dir: Path | None) -> None:
-    """Every image set of the space must be here, whether or not this population draws it."""
+def _require_datasets(space: Space, data_dir: Path | None, *, settled: bool) -> None:
+    """Every image set of the space must be here, whether or not this population draws it.
+
+    ``settled``: others cannot be taken, because a run goes on.
+    """
     here = available(data_dir)
     wanted = [str(name) for name in space.choices("dataset")]
     missing = [name for name in wanted if name not in here]
+    if missing and settled:
+        raise UsageError(f"image sets of this run are not here ({', '.join(missing)}): {_advice(missing)}")
     if missing == wanted:
         raise _none_here(wanted, here)
     if missing:
         raise UsageError(
-            f"the space's image sets {', '.join(missing)} are not here, but {', '.join(here)} are: see `wse data` "
-            "for how to get them, or add `--datasets available` to train on those of the space that are here"
+            f"the space's image sets {', '.join(missing)} are not here, but {', '.join(here)} are: add "
+            f"`--datasets available` to train on those of the space that are here, or {_advice(missing)}"
         )
+
+
+def _advice(missing: list[str]) -> str:
+    """How to get image sets."""
+    own = next((name for name in missing if name not in IMAGE_SET_NAMES), None)
+    folder = f"; if {own} is of your own, name the folder of {own}.npz by --data-dir or WSE_DATA" if own else ""
+    return f"see `wse data` for how to get them{folder}"
 
 
 def _none_here(wanted: list[str], here: list[str]) -> UsageError:
     return UsageError(
         f"none of the space's image sets ({', '.join(wanted)}) is here; here are {', '.join(here)}: "
-        f"name them, for instance --datasets {here[0]}, or see `wse data` for how to get the others"
+        f"name these, for instance --datasets {here[0]}, or, for the others, {_advice(wanted)}"
     )
 
 

@@ -105,6 +105,12 @@ def test_there_is_nothing_to_fetch_of_a_package_that_is_here():
     assert run("fetch", "digits").startswith("digits: scikit-learn ")
 
 
+def test_there_is_nothing_to_fetch_of_images_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSE_DATA", str(tmp_path))
+    (tmp_path / "leaves.npz").touch()
+    assert run("fetch", "leaves") == f"leaves: {tmp_path / 'leaves.npz'} (of your own)\n"
+
+
 def test_a_part_of_a_set_is_said(tmp_path, monkeypatch):
     folder = add_mnist(tmp_path)
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()

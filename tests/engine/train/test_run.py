@@ -17,7 +17,7 @@ from zoo_content import but_times, content
 from wse.engine.data import load
 from wse.engine.errors import UsageError, WseError
 from wse.engine.nets import Layout, initial_weights
-from wse.engine.train import Memo, Options, ReferenceBackend, Run, Threads
+from wse.engine.train import Memo, Options, ReferenceBackend, Run, Threads, resolve_options
 from wse.engine.train.log import LOGGED, Log, logged_facts
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import TARGET_BYTES, Zoo
@@ -253,6 +253,19 @@ def test_a_run_killed_between_storing_and_telling_tells_later(tiny_space, tmp_pa
     assert sorted(event["id"] for event in told) == [0, 1, 2]
     table = zoo.members.select(["id", *LOGGED]).to_pylist()
     assert logged_facts(zoo.folder) == {row.pop("id"): row for row in table}
+
+
+def test_a_run_that_goes_on_is_told_to_have_its_own_images_again(tiny_space, tmp_path: Path) -> None:
+    """Other image sets would make another zoo of it."""
+    labels, images = np.arange(48) % 12, np.zeros((48, 4, 4), np.uint8)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data/hours.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    make(tiny_space(dataset="hours"), tmp_path / "zoo", models=1, data_dir=tmp_path / "data")
+    told = r"of this run are not here \(hours\): see `wse data` .*; if hours is of your own, name the folder"
+    with pytest.raises(UsageError, match=told):
+        resolve_options(models=2, folder=tmp_path / "zoo", resume=True)
+    with pytest.raises(UsageError, match=r"--datasets .* name the folder of hours\.npz by --data-dir or WSE_DATA"):
+        resolve_options(models=2, folder=tmp_path / "new", overrides=["dataset=hours"])
 
 
 def test_classes_need_outputs(tiny_space, tmp_path: Path) -> None:
