@@ -65,7 +65,7 @@ class Log:
             "member",
             id=member.id,
             architecture=member.architecture,
-            **{name: getattr(member, name) for name in LOGGED},
+            **facts_of(member),
             test_accuracy=member.snapshots[-1].test_accuracy,
         )
 
@@ -97,11 +97,17 @@ def logged(folder: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
+def facts_of(member: MemberResult | MemberRecord) -> dict[str, Any]:
+    """What the log tells of a member: ``LOGGED``."""
+    return {name: getattr(member, name) for name in LOGGED}
+
+
 def logged_facts(folder: Path) -> Facts:
     """What the log of a zoo tells of its members, by id: ``LOGGED``, for those of whom it tells all that."""
     facts: Facts = {}
     for event in logged(folder):
-        if event["event"] == "member" and event.keys() >= {"id", *LOGGED}:  # earlier versions told less
+        # Earlier versions told less.
+        if event["event"] == "member" and event.keys() >= {"id", *LOGGED} and isinstance(event["id"], int):
             facts[event["id"]] = {name: event[name] for name in LOGGED}  # the last time told is what was stored
     return facts
 

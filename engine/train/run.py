@@ -40,7 +40,7 @@ from .checkpoints import Checkpoints
 from .executor import Executor, Report
 from .host_memory import SPARE_VECTORS, rows_in_memory
 from .limits import check_limits
-from .log import Listener, Log, logged_facts, sittings
+from .log import Listener, Log, facts_of, logged_facts, sittings
 from .manifest import manifest_of, shard_plans
 from .options import Options, Progress, backend_for
 from .plan import PackPlan, Plan, make_plan
@@ -270,9 +270,9 @@ class Run:
             )
             for note in writer.notes:
                 log.write("note", text=note)
-            told = logged_facts(self.options.folder).keys()
+            told = logged_facts(self.options.folder)
             for record in writer.records():
-                if record.id not in told:  # the run was killed between storing and telling
+                if told.get(record.id) != facts_of(record):  # the run was killed between storing and telling
                     log.write_member(record)
             self._checkpoints = self.checkpoints(log)
             self._checkpoints.start(missing)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wse.engine.train import Options, Run
-from wse.engine.train.log import logged, sittings
+from wse.engine.train.log import LOGGED, logged, logged_facts, sittings
 from wse.engine.zoo import Timing, Zoo
 
 
@@ -61,3 +61,9 @@ def test_the_timing_of_a_zoo_covers_all_sittings(tiny_space, tmp_path: Path) -> 
     assert timing.started <= sittings(tmp_path / "zoo")[0].started
     assert "workers" not in timing.seconds
     assert second.seconds["workers"] == 1
+
+
+def test_a_member_without_a_number_is_left_out(tmp_path: Path) -> None:
+    facts = dict.fromkeys(LOGGED, 1)
+    folder = written(tmp_path, event(1, "member", id=[0], **facts), event(2, "member", id=3, **facts))
+    assert logged_facts(folder) == {3: facts}

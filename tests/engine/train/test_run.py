@@ -22,7 +22,7 @@ from wse.engine.train.log import LOGGED, Log, logged_facts
 from wse.engine.train.threads import _Worker
 from wse.engine.zoo import TARGET_BYTES, Zoo
 
-from ...zoos import events
+from ...zoos import events, flip_bit
 from .conftest import make, run_of
 
 
@@ -253,6 +253,29 @@ def test_a_run_killed_between_storing_and_telling_tells_later(tiny_space, tmp_pa
     assert sorted(event["id"] for event in told) == [0, 1, 2]
     table = zoo.members.select(["id", *LOGGED]).to_pylist()
     assert logged_facts(zoo.folder) == {row.pop("id"): row for row in table}
+
+
+def test_what_is_trained_again_is_told_again(tiny_space, tmp_path: Path, monkeypatch) -> None:
+    """The log may tell of a member that is lost, and the run be killed before it tells of the new one."""
+    folder = tmp_path / "zoo"
+    run = run_of(tiny_space(), folder, models=3)
+    store = run._store
+    monkeypatch.setattr(run, "_store", lambda *given: (store(*given), run.stop()))
+    assert not run.execute()
+    assert len(events(folder, "member")) == 1
+    (stored,) = [*(folder / "journal").glob("*.safetensors"), *(folder / "shards").iterdir()]
+    flip_bit(stored)
+
+    def killed(_log: Log, _member: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write_member", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(tiny_space(), folder, models=3, resume=True).execute()
+    zoo = make(tiny_space(), folder, models=3, resume=True)
+    table = zoo.members.select(["id", *LOGGED]).to_pylist()
+    assert logged_facts(folder) == {row.pop("id"): row for row in table}
 
 
 def test_a_run_that_goes_on_is_told_to_have_its_own_images_again(tiny_space, tmp_path: Path) -> None:
