@@ -55,7 +55,7 @@ class RayCluster:
         self._connect()
         import ray
 
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
         job = Job.of(run, threads=packs_of_worker(run), sharing=-(-run.workers // nodes), seconds=_REPORT_SECONDS)
         team = _Team(run, pickle.dumps(job), Pulse(checkpoints.folder))
         return dispatch(run, cut(run, members, _TASKS_PER_WORKER * _slots(run)), team)

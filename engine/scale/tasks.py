@@ -36,7 +36,7 @@ def cut(run: Run, members: Collection[int], tasks: int) -> list[Task]:
     A task holds packs of several architectures where they are small, and never fewer members of a large one than
     train side by side.
     """
-    size = -(-len(members) // tasks)
+    size = -(-len(members) // max(tasks, 1))  # a cluster may have lost its last node
     made: list[Task] = []
     for pack in run.plan_of(members).packs:
         ids = [member.id for member in pack.members]
@@ -79,7 +79,7 @@ class Job:
             options=replace(
                 options,
                 folder=here / options.folder,
-                data_dir=options.data_dir and here / options.data_dir,
+                data_dir=options.data_dir and here / options.data_dir.expanduser(),
                 device=run.backend.name,
                 precision=run.backend.precision,
                 threads=threads,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from wse.engine.errors import UsageError, WseError
+from wse.engine.scale import RayCluster, executor_for
 from wse.engine.scale import dispatch as dispatching
-from wse.engine.scale import executor_for
 from wse.engine.scale.dispatch import TRIES, Ended, dispatch
 from wse.engine.scale.pulse import Listening, Pulse
 from wse.engine.scale.tasks import Job, Task, cut, train
@@ -250,3 +253,28 @@ def test_a_missing_package_is_named(name: str, package: str, monkeypatch) -> Non
     monkeypatch.setattr(f"wse.engine.scale.{name}.find_spec", lambda wanted: None)
     with pytest.raises(UsageError, match=f"`pip install {package}`"):
         executor_for(name)
+
+
+def test_a_job_knows_where_home_is(tiny_space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers would look for ``~`` in the folder where the run was started."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = Options(space=tiny_space(), models=2, folder=tmp_path / "zoo", data_dir=Path("~/data"))
+    job = Job.of(Run(options), threads=1, sharing=1, seconds=1.0)
+    assert job.options.data_dir == tmp_path / "data"
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_a_cluster_that_has_just_lost_its_nodes_is_waited_for(
+    tiny_space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr(RayCluster, "_connect", lambda self: None)
+    monkeypatch.setattr("wse.engine.scale.ray._Team", lambda *given: Workers(lambda members, attempt: members))
+    run = Run(Options(space=tiny_space(), models=3, folder=tmp_path, threads=1), executor=RayCluster())
+    checkpoints = run.checkpoints(Memo())
+    checkpoints.start([])
+    nodes.clear()
+    reports = run.executor.reports(run, range(3), checkpoints)
+    assert sorted(report.result.id for report in islice(reports, 3)) == [0, 1, 2]
