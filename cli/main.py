@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -25,6 +26,8 @@ def main() -> None:
     verbose = any(flag in sys.argv[1:] for flag in ("-v", "--verbose"))
     if not verbose:  # one line, without the place in the code
         warnings.formatwarning = lambda message, *_, **__: f"wse: {message}\n"
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are no text are printed as they are
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else Ctrl-C is not meant for us
     if heard:
         signal.signal(signal.SIGINT, interrupt)

@@ -56,10 +56,13 @@ def test_a_folder_whose_name_is_no_text(small: Path, tmp_path: Path) -> None:
     zoo = tmp_path / os.fsdecode(b"zoo-\xe9")
     shutil.copytree(small / "zoo", zoo)
     asked = ["--targets", "activation", "--models", "majority", "--seeds", "1", "--processes", "1", "-q"]
-    for words in (["meta", zoo, *asked], ["report", zoo, "--no-embedding", "--out", f"{zoo}.html"]):
+    page = ["report", zoo, "--no-embedding", "--out", f"{zoo}.html"]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as output is in most languages
+    for words in (["info", zoo], ["meta", zoo, *asked], page, ["data", "--data-dir", zoo]):
         command = [sys.executable, "-m", "wse.cli", *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=strict)
         assert done.returncode == 0, done.stderr
+        assert words[0] == "data" or os.fsencode(zoo.name) in done.stdout
     assert "read from zoo-?" in Path(f"{zoo}.html").read_text()
 
 
