@@ -56,8 +56,9 @@ def members(zoo: Zoo) -> list[tuple[str, str]]:
 def origin(manifest: Manifest) -> list[tuple[str, str]]:
     """(name, words) of what the members come from: the run, the runs of merged zoos, or what was imported."""
     if manifest.imported is not None:
-        names = _listed(list(manifest.imported.files)) or "folders of networks"
-        return [("imported", f"{names} ({manifest.imported.format}), by wse {manifest.wse_version}")]
+        names = _listed([name.rpartition("/")[0] or name for name in manifest.imported.files])
+        of_what = f"{manifest.imported.format}: {names}" if names else manifest.imported.format
+        return [("imported", f"{of_what}, by wse {manifest.wse_version}")]
     versions = _listed([f"wse {run.wse_version}" for run in manifest.runs])
     backends = _listed([f"{run.backend} backend in {run.precision}" for run in manifest.runs])
     return [

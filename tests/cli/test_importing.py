@@ -50,7 +50,7 @@ def test_what_is_said(wse: Wse, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert told["counts"] == {"ok": 6, "dead": 0, "diverged": 0}
     assert told["bytes"] == (tmp_path / "two" / "shards" / "small-cnn-k3-c2x4-0000.safetensors").stat().st_size
     assert wse("info", "two") == 0
-    assert "imported    mnist/layout.csv" in capsys.readouterr().out
+    assert "imported    small-cnn-zoo: mnist, by wse" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_damage_is_told_and_beyond_repair(zoo: Zoo) -> None:
 def test_report(zoo: Zoo) -> None:
     write_report(zoo, zoo.folder / "report.html", embedding=False)
     page = (zoo.folder / "report.html").read_text()
-    assert "theirs/layout.csv" in page
+    assert "small-cnn-zoo: theirs, by wse" in page
     assert "The same zoo again" not in page
     assert "epochs of a member" in page
     assert "seconds of a member" not in page  # they are not known
