@@ -112,13 +112,13 @@ def _check_alike(zoos: Sequence[Zoo]) -> None:
 
 
 def _check_place(zoos: Sequence[Zoo], out: Path) -> None:
-    for zoo in zoos:
-        if zoo.folder.resolve() in out.resolve().parents:
-            raise UsageError(f"{out} lies in the zoo {zoo.folder}: name a folder elsewhere by --out")
     manifests = [zoo.manifest for zoo in zoos]
     needed = sum(entry.bytes for manifest in manifests for entry in manifest.shards)
     needed += sum(entry.bytes for manifest in manifests for entry in manifest.tables.values())
     check_place(out, needed)
+    for zoo in zoos:
+        if zoo.folder.resolve() in out.resolve().parents:
+            raise UsageError(f"{out} lies in the zoo {zoo.folder}: name a folder elsewhere by --out")
 
 
 def _check_twins(parts: Sequence[Part], members: pa.Table) -> None:

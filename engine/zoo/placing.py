@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError, WseError
@@ -57,27 +57,30 @@ def taking_place(out: Path, work: str) -> Iterator[Path]:
     """
     place = out.resolve()
     folder = place.with_name(f".{place.name}.{work}")
+    lock = None
     try:
         with saving(out):
             folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
-        try:
-            with saving(out):
-                _clear(folder)
-            yield folder
-            with saving(out):
-                folder.replace(place)
-            lock.path = place / LOCK_FILE  # it has moved with the folder, and is still held
-            sync_folder(place.parent)
-        except BaseException:
+        with saving(out):
+            _clear(folder)
+        yield folder
+        with saving(out):
+            folder.replace(place)
+        lock.path = place / LOCK_FILE  # it has moved with the folder, and is still held
+        sync_folder(place.parent)
+    except BaseException as error:
+        with suppress(WseError):  # while another process is at the same work the folder is that one's
+            lock = lock or Lock(folder)
             shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, UnwritableError):
             raise
-        finally:
-            lock.release()
-    except UnwritableError as error:
         raise WseError(
             f"cannot write {out}: {error.reason}; nothing is left of it: put that right, and try again"
         ) from error
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _clear(folder: Path) -> None:

@@ -22,8 +22,8 @@ from wse.engine.zoo import (
     ImageSetEntry,
     Manifest,
     Zoo,
-    merge,
     merge_zoos,
+    placing,
     read_manifest,
     remove_zoo,
 )
@@ -304,7 +304,7 @@ def test_a_full_disk_is_one_clear_line(zoos: list[Zoo], tmp_path: Path, monkeypa
         patched.setattr("os.fsync", full)
         with pytest.raises(WseError, match=f"cannot write {out}: No space left on device; nothing is left of it"):
             merge_zoos(folders, out)
-    monkeypatch.setattr(merge.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(placing.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(WseError, match=f"{out} needs .* but .* has 1.0 kB free: make room"):
         merge_zoos(folders, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "three", "two"]
