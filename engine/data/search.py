@@ -219,6 +219,11 @@ def _search(source: Source, folders: list[Path]) -> tuple[Found | None, list[str
             if present:
                 missing = [names[-1] for names, file in zip(layout, files, strict=True) if file is None]
                 gaps.append(f"{folder} lacks {', '.join(missing)}")
+    if source.name in IMAGE_SETS:
+        taken = [folder / f"{source.name}.npz" for folder in folders]
+        gaps += [
+            f"{file} is not read under a name that wse gives: rename it" for file in taken if os.path.isfile(file)
+        ]
     return None, gaps
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from wse.engine.data import available, cache, known_names, load, locate, status
 from wse.engine.data.resize import to_rgb32
-from wse.engine.data.search import source_of
+from wse.engine.data.search import require, source_of
 from wse.engine.errors import UsageError, WseError
 
 
@@ -54,6 +54,16 @@ def test_grey_images_and_labels_in_a_column(tmp_path: Path) -> None:
     images = load("a-1", data_dir=tmp_path)
     np.testing.assert_array_equal(images.train_images, to_rgb32(grey[..., None]))
     np.testing.assert_array_equal(images.train_labels, np.arange(30) % 3)
+
+
+def test_a_file_with_a_name_of_wse_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras calls its MNIST so."""
+    monkeypatch.delenv("WSE_DATA", raising=False)
+    (tmp_path / "mnist.npz").touch()
+    with pytest.raises(UsageError, match=r"mnist\.npz is not read under a name that wse gives: rename it"):
+        require("mnist", data_dir=tmp_path)
 
 
 def test_a_changed_file_is_another_set(tmp_path: Path) -> None:
