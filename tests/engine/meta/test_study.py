@@ -10,7 +10,6 @@ import pytest
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.meta import (
-    Condition,
     SliceSpec,
     Study,
     StudyInterrupted,
@@ -24,6 +23,7 @@ from wse.engine.meta import (
 )
 from wse.engine.meta import study as study_module
 from wse.engine.meta.options import pick_device
+from wse.engine.zoo import Condition
 
 BASELINES = ("majority", "setup", "statistics-linear", "statistics-boost")
 
