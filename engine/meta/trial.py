@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
 from .judging import Predictions
@@ -34,12 +35,15 @@ def fit(spec: ModelSpec, making: Making, reading: Reading, target: Target, chose
     X, repeats = reading.training(spec.reads, chosen, target.name)
     answers = np.repeat(target.values[chosen], repeats)
     estimator = spec.make(making)
+    # What holds items out holds out whole members.
+    members = np.repeat(reading.items.members[chosen], repeats)
+    known = {"groups": members} if has_fit_parameter(estimator, "groups") else {}
     if spec.deep:
-        return estimator.fit(X, answers, groups=np.repeat(reading.items.members[chosen], repeats))
+        return estimator.fit(X, answers, **known)
     with warnings.catch_warnings(), threadpool_limits(1):
         # How long solvers may go on is a choice (`shallow.py`), and tables are too small for several threads.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator.fit(X, answers)
+        return estimator.fit(X, answers, **known)
 
 
 def predict(estimator: Any, reads: Reads, reading: Reading, target: Target, chosen: Indices) -> Predictions:

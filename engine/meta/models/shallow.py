@@ -17,6 +17,7 @@ from sklearn.feature_selection import SelectKBest, SelectorMixin
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.validation import validate_data
 
+from .ridge import GroupedPipeline, GroupedRidge
 from .spec import Making, ModelSpec
 
 # Of the weights themselves, gradient boosting gets so many that tell most by themselves (F-test) ...
@@ -134,10 +135,10 @@ def _boost_on_statistics(making: Making) -> Any:
 
 
 def _linear(making: Making) -> Any:
-    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.linear_model import LogisticRegression
 
     if making.kind == "regression":
-        return _ranked(RidgeCV(alphas=np.logspace(-2, 5, 15)))
+        return _ranked(GroupedRidge(alphas=np.logspace(-2, 5, 15)))
     return _ranked(LogisticRegression(C=0.3, max_iter=2000))
 
 
@@ -165,10 +166,10 @@ def _mlp(making: Making) -> Any:
 
 
 def _linear_on_values(making: Making) -> Any:
-    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.linear_model import LogisticRegression
 
     if making.kind == "regression":
-        return _rooted(RidgeCV(alphas=np.logspace(0, 8, 17)))
+        return _rooted(GroupedRidge(alphas=np.logspace(0, 8, 17)))
     return _rooted(LogisticRegression(C=1e-3, max_iter=1000))
 
 
@@ -190,9 +191,8 @@ def _known(estimator: Any) -> Any:
 def _ranked(estimator: Any) -> Any:
     """Columns to normal scores, missing ones to the median and a column that says so."""
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(
+    return _grouped(
         KnownColumns(),
         SimpleImputer(strategy="median", add_indicator=True),
         NormalScores(n_quantiles=100, output_distribution="normal", random_state=0),
@@ -201,11 +201,16 @@ def _ranked(estimator: Any) -> Any:
 
 
 def _rooted(estimator: Any) -> Any:
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     scaled = FunctionTransformer(signed_root), VaryingColumns(), StandardScaler()
-    return make_pipeline(*scaled, RowSpace(), estimator)
+    return _grouped(*scaled, RowSpace(), estimator)
+
+
+def _grouped(*steps: Any) -> GroupedPipeline:
+    from sklearn.pipeline import make_pipeline
+
+    return GroupedPipeline(make_pipeline(*steps).steps)
 
 
 def signed_root(values: NDArray[Any]) -> NDArray[Any]:

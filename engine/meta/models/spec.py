@@ -48,8 +48,8 @@ class ModelSpec:
         name: as on the command line.
         title: one line on what it is.
         reads: what it gets.
-        make: an unfitted scikit-learn estimator. ``fit(X, y, groups=members)``: deep models hold members out of
-            their training for early stopping, so all have ``groups`` where ``deep`` is true.
+        make: an unfitted scikit-learn estimator. One that holds items out of its training takes members as
+            ``fit(X, y, groups=members)``: deep models for early stopping, linear ones to choose their penalty.
         deep: whether it is trained by gradient descent within ``Making.seconds``.
         any_length: of slices: whether it can be asked about longer or shorter ones than it was fitted to.
     """

@@ -10,6 +10,8 @@ import pytest
 
 from wse.engine.errors import UsageError, WseError
 from wse.engine.meta import (
+    MODELS,
+    Making,
     SliceSpec,
     Study,
     StudyInterrupted,
@@ -19,10 +21,13 @@ from wse.engine.meta import (
     make_study,
     read_study,
     run_study,
+    target_of,
     write_study,
 )
 from wse.engine.meta import study as study_module
 from wse.engine.meta.options import pick_device
+from wse.engine.meta.reading import Reading
+from wse.engine.meta.trial import fit
 from wse.engine.zoo import Condition
 
 BASELINES = ("majority", "setup", "statistics-linear", "statistics-boost")
@@ -434,3 +439,26 @@ def test_what_is_held_out_is_not_asked(make_zoo, tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match=r"optimizer cannot be asked: .* take another --holdout"):
         studied(zoo, tmp_path, targets=("optimizer",), **asked)
+
+
+def test_linear_models_choose_their_penalty_by_member(make_zoo) -> None:
+    """Also where slices are read, of which each network has several."""
+    first: list[np.ndarray] = []
+
+    def alike(weights, layout, optimizer, rate, snapshot, rng) -> None:
+        if snapshot == 0:
+            first[:] = [weights.copy()]
+        weights[:] = first[0] * (1 + 1e-3 * snapshot)
+
+    items = make_zoo(alike).items(snapshots="all")
+    target = target_of(items, "learning_rate", log=True)
+    making, chosen = Making(kind="regression"), np.arange(len(items))
+    for text in ("all", "all:40"):
+        reading = Reading(items, SliceSpec.parse(text))
+        fitted = fit(MODELS["statistics-linear"], making, reading, target, chosen)
+        X, repeats = reading.training("statistics", chosen, target.name)
+        assert len(X) == repeats * len(items)
+        answers, members = (np.repeat(of_items, repeats) for of_items in (target.values, items.members))
+        expected = MODELS["statistics-linear"].make(making).fit(X, answers, groups=members)
+        np.testing.assert_array_equal(fitted.predict(X), expected.predict(X))
+        assert fitted[-1].alpha_ > MODELS["statistics-linear"].make(making).fit(X, answers)[-1].alpha_
