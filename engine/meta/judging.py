@@ -21,11 +21,15 @@ from .targets import Target
 Float64 = NDArray[np.float64]
 # Sums over items [..., sums] -> the metric [...].
 OfSums = Callable[[Float64], Float64]
+# A metric's value, and those of bootstrap samples [SAMPLES] -> what is told of it.
+Around = Callable[[float, Float64], Interval]
 
 SAMPLES = 1000
 # Ranks have no sums: every sample is ranked anew, so there are fewer.
 RANK_SAMPLES = 200
 CALIBRATION_BINS = 10
+# Metrics that chance only ever adds to: the fewer members, the more.
+BIASED = ("calibration_error",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +68,13 @@ class Predictions:
 def judge(predictions: Predictions, *, ranks: bool = True, seed: int = 0) -> dict[str, Interval]:
     """All metrics of predictions, each with a 95 % interval.
 
-    Of a classification: accuracy; balanced accuracy (mean recall over the classes that occur); with probabilities
-    also the log loss in nats and the expected calibration error over ten bins (Guo et al., 2017). Of a regression:
-    R2 against the mean of these items; the mean absolute error; with ``ranks`` Kendall's tau_b among items of the
-    same fit, and its ceiling: what a ranking without ties reaches at best where the truth has ties. Where
-    predictions are means over several slices also ``accuracy_one_slice`` or ``mae_one_slice``, what a single one
-    gives. A metric that is not defined for these items (R2 of equal numbers) is left out.
+    Of a classification: accuracy; balanced accuracy (mean recall over the classes that occur); with
+    probabilities also the log loss in nats and the expected calibration error over ten bins (Guo et al., 2017),
+    less what chance adds to it. Of a regression: R2 against the mean of these items; the mean absolute error;
+    with ``ranks`` Kendall's tau_b among items of the same fit, and its ceiling: what a ranking without ties
+    reaches at best where the truth has ties. Where predictions are means over several slices also
+    ``accuracy_one_slice`` or ``mae_one_slice``, what a single one gives. A metric that is not defined for these
+    items (R2 of equal numbers) is left out.
     """
     _, owner = np.unique(predictions.members, return_inverse=True)
     draws = _draws(int(owner.max()) + 1, seed)
@@ -77,7 +82,10 @@ def judge(predictions: Predictions, *, ranks: bool = True, seed: int = 0) -> dic
         metrics = _classification(predictions, owner)
     else:
         metrics = _regression(predictions, owner)
-    judged = {name: _interval(sums, of_sums, draws) for name, (sums, of_sums) in metrics.items()}
+    judged = {
+        name: _interval(sums, of_sums, draws, _less_bias if name in BIASED else _around)
+        for name, (sums, of_sums) in metrics.items()
+    }
     if ranks and predictions.target.kind == "regression":
         judged |= _rank_correlation(predictions, owner, draws[:RANK_SAMPLES])
     return {name: interval for name, interval in judged.items() if np.isfinite(interval.value)}
@@ -99,18 +107,29 @@ def _draws(members: int, seed: int) -> Float64:
     return draws
 
 
-def _interval(sums: Float64, of_sums: OfSums, draws: Float64) -> Interval:
+def _interval(sums: Float64, of_sums: OfSums, draws: Float64, around: Around) -> Interval:
     """A metric of sums for each member [members, sums]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(of_sums(sums.sum(axis=0)))
         samples = of_sums(draws @ sums)
-    return _around(value, samples)
+    return around(value, samples)
 
 
 def _around(value: float, samples: Float64) -> Interval:
     finite = samples[np.isfinite(samples)]
     low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (value, value)
     return Interval(value=value, low=float(low), high=float(high))
+
+
+def _less_bias(value: float, samples: Float64) -> Interval:
+    """A magnitude without what noise adds: as much as it adds in bootstrap samples, on top of the noise there is.
+
+    Samples are then as far above the value as the value is above the truth, so the interval is turned round at the
+    value, too (the basic bootstrap: Davison and Hinkley, "Bootstrap methods and their application", 1997).
+    """
+    least, most = np.quantile(samples, [0.025, 0.975])
+    low, middle, high = (max(2 * value - float(end), 0.0) for end in (most, samples.mean(), least))
+    return Interval(value=middle, low=low, high=high)
 
 
 def _summed(owner: NDArray[np.int64], *columns: NDArray[Any]) -> Float64:

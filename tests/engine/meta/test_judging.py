@@ -45,9 +45,27 @@ def test_classification_against_sklearn() -> None:
 def test_calibration_error_by_hand() -> None:
     # Two bins: [0.9] three times right of four, [0.6] one of two.
     probabilities = np.array([[0.92, 0.08]] * 4 + [[0.64, 0.36]] * 2)
-    judged = judge(classified([0, 0, 0, 1, 0, 1], [0] * 6, probabilities, classes=2))
+    judged = judge(classified([0, 0, 0, 1, 0, 1], [0] * 6, probabilities, members=[7] * 6, classes=2))
     expected = (4 * abs(0.92 - 0.75) + 2 * abs(0.64 - 0.5)) / 6
     assert judged["calibration_error"].value == pytest.approx(expected)
+
+
+def test_chance_is_no_calibration_error() -> None:
+    """Of probabilities that are right, or 0.1 too high; the plain figure of the first is 0.054."""
+    rng = np.random.default_rng(0)
+    for true, told in ((0.0, 0.7), (0.1, 0.8)):
+        errors, covered = [], 0
+        for _ in range(100):
+            confidence = rng.uniform(told - 0.15, told + 0.15, 150)
+            hits = rng.random(150) < confidence - true
+            probabilities = np.column_stack([confidence, 1 - confidence])
+            judged = judge(classified(np.where(hits, 0, 1), np.zeros(150), probabilities, classes=2))
+            interval = judged["calibration_error"]
+            assert 0 <= interval.low <= interval.value <= interval.high
+            errors.append(interval.value)
+            covered += interval.low <= true <= interval.high
+        assert abs(np.mean(errors) - true) < 0.04
+        assert covered >= 80
 
 
 def test_a_class_without_items_is_left_out_of_the_balance() -> None:
