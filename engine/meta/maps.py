@@ -41,12 +41,15 @@ def where_and_when(
         target: of these items, a classification.
         classes: names of the classes in the order of the codes that the estimator knows them by; with snapshots
             that it was not fitted to, ``target`` may have more.
-        members: ids to be mapped; the first ones whose class the estimator knows are.
+        members: ids to be mapped; ``MOST_MEMBERS`` of those whose class the estimator knows are, evenly spread.
     """
     column = {classes[code]: index for index, code in enumerate(np.asarray(estimator.classes_, np.int64).tolist())}
     column_of = np.array([column.get(name, -1) for name in target.classes])[target.values]
     can = np.isin(slices.members, members) & target.present & (column_of >= 0)
-    chosen = np.flatnonzero(can & np.isin(slices.members, np.unique(slices.members[can])[:MOST_MEMBERS]))
+    known = np.unique(slices.members[can])
+    if len(known) > MOST_MEMBERS:  # from the first to the last: merged zoos stand one after the other
+        known = known[np.linspace(0, len(known) - 1, MOST_MEMBERS).astype(int)]
+    chosen = np.flatnonzero(can & np.isin(slices.members, known))
     count = min(POSITIONS, slices.places)
     likely = np.empty((len(chosen), count))
     for row, (item, column) in enumerate(zip(chosen.tolist(), column_of[chosen].tolist(), strict=True)):

@@ -16,6 +16,7 @@ from wse.engine.meta import (
     Study,
     StudyInterrupted,
     StudyOptions,
+    Target,
     find_studies,
     main_metric,
     make_study,
@@ -25,10 +26,12 @@ from wse.engine.meta import (
     write_study,
 )
 from wse.engine.meta import study as study_module
+from wse.engine.meta.maps import where_and_when
 from wse.engine.meta.options import pick_device
 from wse.engine.meta.reading import Reading
 from wse.engine.meta.trial import fit
 from wse.engine.zoo import Condition
+from wse.engine.zoo.slices import SliceDataset
 
 BASELINES = ("majority", "setup", "statistics-linear", "statistics-boost")
 
@@ -118,6 +121,24 @@ def test_a_map_knows_classes_by_name(make_zoo, tmp_path: Path) -> None:
     (found,) = study.maps
     assert (found.snapshots, found.chance) == ((0.5, 1.0), 0.5)
     assert np.array(found.probabilities).min() > 0.9
+
+
+def test_a_map_is_of_networks_from_the_first_to_the_last(make_zoo) -> None:
+    """Not of the first ones, which in a merged zoo are all of one source."""
+
+    class First:
+        classes_ = np.array([0, 1])
+
+        def predict_proba(self, X) -> np.ndarray:
+            return np.tile([1.0, 0.0], (len(X), 1))
+
+    items = make_zoo(models=100).items()
+    late, names = (items.members >= 50).astype(np.int64), ("early", "late")
+    target = Target(name="half", kind="classification", classes=names, values=late, present=np.ones(100, bool))
+    found = where_and_when(
+        First(), MODELS["statistics-boost"], SliceDataset(items, "all", 600), target, names, items.members
+    )
+    np.testing.assert_allclose(found.probabilities, 0.5)
 
 
 def test_shuffled_answers_are_at_chance(make_zoo, tmp_path: Path) -> None:
