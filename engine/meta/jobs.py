@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..errors import UsageError
@@ -138,7 +139,10 @@ class Jobs:
         answers = {"all": told}
         if self.options.permuted and job.spec.reads not in ("nothing", "setup"):
             permuted = self._reading(job, permuted=True)
-            answers["permuted"] = predict(estimator, job.spec.reads, permuted, job.target, job.test)
+            try:
+                answers["permuted"] = predict(estimator, job.spec.reads, permuted, job.target, job.test)
+            except UsageError as error:  # their slices are cut in memory, and there may be too little
+                took = replace(took, note=f"{note}; permuted networks left out: {error}".removeprefix("; "))
         if self.options.test_length is not None and job.spec.any_length:
             other = reading.over(self.items, self.options.test_length)
             answers["length"] = predict(estimator, job.spec.reads, other, job.target, job.test)
@@ -270,15 +274,16 @@ def _targets(items: Items, options: StudyOptions) -> list[Target]:
     unused = sorted((options.kinds.keys() | options.logs) - set(names))
     if unused:
         raise UsageError(f"{unused[0]} is not among the targets ({', '.join(names)})")
-    targets = []
+    targets: dict[str, Target] = {}
     for name in names:
         target = target_of(items, name, kind=options.kinds.get(name), log=name in options.logs)
         if len(np.unique(target.values[target.present])) < 2:
             if options.targets:
                 raise UsageError(f"{name} is the same for all chosen networks: there is nothing to predict")
             continue
-        targets.append(shuffled(target, items.members, seed=options.seed) if options.shuffled else target)
-    return targets
+        # By its name: what is named twice is asked once.
+        targets[target.name] = shuffled(target, items.members, options.seed) if options.shuffled else target
+    return list(targets.values())
 
 
 def _job(spec: ModelSpec, target: Target, seed: int, train: Indices, test: Indices, layer: str = "") -> Job:

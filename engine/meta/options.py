@@ -93,11 +93,12 @@ class StudyOptions:
         if self.maps and not self.mapped():
             slicers = [name for name, spec in MODELS.items() if spec.reads == "slices"]
             raise UsageError(f"--maps needs a model that can be mapped: {', '.join([CHEAP_MODEL, *slicers])}")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"`seed` (={self.seed}) must be from 0 to {2**32 - 1}")
         for name in ("seeds", "deep_seeds", "processes", "test_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+        last = 2**32 - self.seeds
+        if not 0 <= self.seed <= last:
+            raise UsageError(f"`seed` (={self.seed}) must be from 0 to {last}")
 
     def specs(self) -> list[ModelSpec]:
         """The models to fit, cheap ones first."""

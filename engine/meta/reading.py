@@ -98,7 +98,7 @@ def named_snapshots(text: str, items: Items, flag: str = "--snapshots") -> NDArr
         else:
             listed = [int(index) for index in meant.split(",")]
             named = np.isin(place, listed) | np.isin(place - counts, listed)
-    except ValueError:
+    except (ValueError, OverflowError):  # no numbers, or none that an index could be
         raise UsageError(f"{flag} {text}: write last, all, a range (10:, -5:) or a list (0,5,-1)") from None
     if not named.any():
         raise UsageError(f"{flag} {text} names none of the snapshots that the chosen networks have")

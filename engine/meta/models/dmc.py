@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...errors import UsageError
 from ...nets.initial import TRUNCATED_STD
 from .fitting import deep_estimator
 from .spec import Making, ModelSpec
@@ -56,7 +57,7 @@ class DMC(nn.Module):
         outputs: classes, or 1 for a number.
 
     Raises:
-        ValueError: slices are too short for its pools.
+        UsageError: slices are too short for its pools.
     """
 
     def __init__(self, length: int, outputs: int) -> None:
@@ -72,7 +73,7 @@ class DMC(nn.Module):
                 layers += [nn.Conv1d(channels, layer, KERNEL, padding="same"), nn.ReLU(), _norm(layer)]
                 channels = layer
         if not length:
-            raise ValueError(
+            raise UsageError(
                 f"slices of {self.length} values are too short for the model dmc: it needs 16 at least"
             )
         self.body = nn.Sequential(*layers)

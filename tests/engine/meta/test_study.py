@@ -228,6 +228,21 @@ def test_values_that_do_not_fit_into_memory(make_zoo, tmp_path: Path, monkeypatc
     assert {score.model for score in study.scores} == {"values-linear"}
 
 
+def test_permuted_networks_that_do_not_fit_into_memory(make_zoo, tmp_path: Path, monkeypatch) -> None:
+    """Their slices are the only ones that are not cut from files: what was read of the others is kept."""
+    monkeypatch.setattr("wse.engine.zoo.sources.free_bytes", lambda device: 1000)
+    asked = {"models": ("majority", "light-cnn"), "budget_seconds": 5, "permuted": True}
+    study = studied(make_zoo(models=20), tmp_path, **asked)
+    assert {(score.model, score.view) for score in study.scores} == {("majority", "all"), ("light-cnn", "all")}
+    assert "; permuted networks left out: the weights need" in study.fits[-1].note
+
+
+def test_what_is_asked_twice_is_asked_once(make_zoo, tmp_path: Path) -> None:
+    targets = ("optimizer", "config.optimizer", "optimizer")
+    study = studied(make_zoo(models=20), tmp_path, targets=targets, models=("majority",))
+    assert (len(study.questions), len(study.fits), study.scores[0].items) == (1, 2, 2 * 6)
+
+
 def test_views(make_zoo, tmp_path: Path) -> None:
     study = studied(
         make_zoo(in_conv2), tmp_path, snapshots="all", test_snapshots="0,-1", models=("statistics-linear",)
@@ -345,10 +360,12 @@ def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp
             "too few networks to ask for optimizer",
         ),
         ({"seeds": 0}, r"`seeds` \(=0\) must be at least 1"),
+        ({"seed": 2**32 - 2, "seeds": 3}, r"`seed` \(=4294967294\) must be from 0 to 4294967293"),
         ({"test_length": 9}, "--test-length needs slices to be trained on"),
         ({"normalize": "all"}, "--normalize all: use none, slice, layer, position"),
         ({"snapshots": "soon"}, "--snapshots soon: write last, all"),
         ({"snapshots": "9:"}, "--snapshots 9: names none"),
+        ({"snapshots": f"{10**20}:"}, "--snapshots 1.*0:: write last, all"),
         ({"test_snapshots": "9:"}, "--test-snapshots 9: names none"),
         ({"what": SliceSpec(part="conv9")}, "no part 'conv9'"),
         ({"what": SliceSpec(part="conv9"), "models": ()}, "no part 'conv9'"),
@@ -358,6 +375,7 @@ def test_architectures_that_are_left_out_do_not_matter(model: str, make_zoo, tmp
         ({"kinds": {"epoch": "regression"}}, "epoch is not among the targets"),
         ({"logs": frozenset({"learning_rat"}), "targets": ()}, "learning_rat is not among the targets"),
         ({"models": ("equivariant",), "what": SliceSpec(part="conv2")}, "equivariant: it reads whole networks"),
+        ({"models": ("dmc",), "what": SliceSpec(part="conv2", length=9)}, "dmc: slices of 9 values are too short"),
         ({"models": ("neurons-boost",), "what": SliceSpec(part="conv2")}, "reads whole networks"),
         ({"models": ("light-cnn",), "maps": True}, "--maps needs slices at several places: give --slice a length"),
         (

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from wse.engine.errors import UsageError
 from wse.engine.meta.models.dmc import DMC, POOL, SPECS, body
 from wse.engine.meta.models.spec import Making
 
@@ -122,7 +123,7 @@ def test_forward_is_the_formula(length: int) -> None:
 
 
 def test_lengths_it_cannot_read() -> None:
-    with pytest.raises(ValueError, match="slices of 15 values are too short"):
+    with pytest.raises(UsageError, match="slices of 15 values are too short"):
         DMC(15, 2)
     with pytest.raises(ValueError, match="fitted to slices of 20 values, not 21"):
         DMC(20, 2)(torch.zeros(1, 21))
