@@ -19,6 +19,8 @@ KINDS: tuple[Kind, ...] = ("classification", "regression")
 
 # Outcomes that are asked for where no target is named.
 OUTCOMES = ("epoch", "test_accuracy", "generalization_gap")
+# Null says that a property does not apply to a member; but of this one it is a value, as spaces name it.
+_NULLS = {"images_per_epoch": "all"}
 # An imported zoo has no space to look at: a number of the set-up with at most so many values counts as listed.
 _MOST_LISTED = 10
 
@@ -75,6 +77,8 @@ def target_of(items: Items, name: str, *, kind: Kind | None = None, log: bool = 
     raw = column.to_pylist()
     present = np.array([value is not None and value == value for value in raw])
     if kind == "classification":
+        if name in _NULLS and not items.zoo.manifest.imported:
+            raw, present = [_NULLS[name] if value is None else value for value in raw], np.ones(len(raw), bool)
         if log:
             raise UsageError(f"{name} is classified: a logarithm (--log) is for regressions")
         return _classes(name, raw, present)
@@ -99,7 +103,8 @@ def _is_listed(zoo: Zoo, name: str) -> bool:
 
 
 def _classes(name: str, raw: list[Any], present: NDArray[np.bool_]) -> Target:
-    known = sorted({value for value, there in zip(raw, present, strict=True) if there})
+    distinct = {value for value, there in zip(raw, present, strict=True) if there}
+    known = sorted(distinct, key=lambda value: (isinstance(value, str), value))  # numbers, then "all"
     code = {value: index for index, value in enumerate(known)}
     values = np.array([code.get(value, 0) for value in raw], np.int64)
     names = tuple(_text(value) for value in known)
@@ -133,13 +138,13 @@ def open_questions(zoo: Zoo) -> tuple[str, ...]:
     varying = [
         name.removeprefix(CONFIG)
         for name in members.column_names
-        if name.startswith(CONFIG) and _distinct(members[name]) > 1
+        if name.startswith(CONFIG) and _distinct(members[name], nulls=name.removeprefix(CONFIG) in _NULLS) > 1
     ]
     return (*varying, *OUTCOMES)
 
 
-def _distinct(column: pa.ChunkedArray) -> int:
-    return len(set(column.to_pylist()) - {None})
+def _distinct(column: pa.ChunkedArray, *, nulls: bool = False) -> int:
+    return len(set(column.to_pylist()) - (set() if nulls else {None}))
 
 
 def kinds_of(choices: Mapping[str, str]) -> dict[str, Kind]:

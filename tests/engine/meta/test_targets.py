@@ -73,6 +73,24 @@ def test_what_is_not_set_is_not_present(make_zoo) -> None:
     assert target.only(target.present).values.tolist() == [0.5] * 3
 
 
+def test_all_images_are_an_answer() -> None:
+    """Spaces may list "all" among the numbers of images of an epoch, and tables have null for it."""
+    images = pa.chunked_array([[200, None, 1000, None]])
+    manifest = SimpleNamespace(
+        imported=None, runs=[SimpleNamespace(space={"images_per_epoch": [200, 1000, None]})]
+    )
+    items = SimpleNamespace(column=lambda name: images, zoo=SimpleNamespace(manifest=manifest))
+    target = target_of(items, "images_per_epoch")
+    assert (target.classes, target.values.tolist(), target.present.all()) == (
+        ("200", "1000", "all"),
+        [0, 2, 1, 2],
+        True,
+    )
+    members = pa.table({"config.images_per_epoch": images[:2], "config.init_std": images[:2]})
+    assert "images_per_epoch" in open_questions(SimpleNamespace(members=members))
+    assert "init_std" not in open_questions(SimpleNamespace(members=members))
+
+
 def test_infinite_numbers_are_not_asked_for() -> None:
     losses = pa.chunked_array([[2.0, np.inf, None, np.nan, 1.0]])
     target = target_of(SimpleNamespace(column=lambda name: losses), "test_loss", kind="regression", log=True)
