@@ -216,7 +216,7 @@ def _rank_correlation(predictions: Predictions, owner: NDArray[np.int64], draws:
             part = at[fits[at] == fit]
             tau = kendalltau(truth[part], predicted[part]).statistic if len(part) > 1 else np.nan
             if np.isfinite(tau):  # else all are equal
-                found.append((len(part), tau, _ceiling(truth[part])))
+                found.append((len(part), tau, _ceiling(truth[part], part)))
         if not found:
             return np.nan, np.nan
         sizes, *both = np.array(found).T
@@ -231,9 +231,17 @@ def _rank_correlation(predictions: Predictions, owner: NDArray[np.int64], draws:
     }
 
 
-def _ceiling(truth: NDArray[Any]) -> float:
-    """tau_b of a ranking without ties that contradicts no pair: sqrt(1 - share of pairs that are tied)."""
-    counts = np.unique(truth, return_counts=True)[1].astype(np.float64)
-    pairs = len(truth) * (len(truth) - 1) / 2
-    tied = (counts * (counts - 1) / 2).sum()
-    return float(np.sqrt(1 - tied / pairs)) if tied < pairs else float("nan")
+def _ceiling(truth: NDArray[Any], items: NDArray[np.int64]) -> float:
+    """tau_b of a ranking without ties that contradicts no pair: sqrt(1 - share of pairs that are tied).
+
+    An item [n] that a bootstrap sample has twice is no tie.
+    """
+    every = len(items) * (len(items) - 1) / 2
+    untied = every - _alike(truth)
+    return float(np.sqrt(untied / (every - _alike(items)))) if untied > 0 else float("nan")
+
+
+def _alike(values: NDArray[Any]) -> float:
+    """Pairs of equal values."""
+    counts = np.unique(values, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1) / 2).sum())

@@ -99,6 +99,17 @@ def test_ceiling_is_what_a_perfect_ranking_without_ties_reaches() -> None:
     judged = judge(regressed(truth, perfect))
     assert judged["kendall_tau_ceiling"].value == pytest.approx(kendalltau(truth, perfect).statistic)
     assert judged["kendall_tau_ceiling"].value < 0.8
+    assert (
+        judged["kendall_tau_ceiling"].low
+        < judged["kendall_tau_ceiling"].value
+        < judged["kendall_tau_ceiling"].high
+    )
+
+
+def test_a_member_that_is_drawn_twice_is_no_tie() -> None:
+    truth = np.repeat(RNG.normal(size=40), 2) + RNG.normal(size=80)
+    ceiling = judge(regressed(truth, RNG.normal(size=80), np.repeat(np.arange(40), 2)))["kendall_tau_ceiling"]
+    assert (ceiling.low, ceiling.value, ceiling.high) == pytest.approx((1, 1, 1))
 
 
 def test_what_is_not_defined_is_left_out() -> None:
