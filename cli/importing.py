@@ -17,8 +17,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders of the small CNN zoo (weights.npy, metrics.csv.gz, layout.csv), or index files or "
-            "folders of the NWS study.",
+            help="Folders of the small CNN zoo (weights.npy, metrics.csv.gz, layout.csv) or of raw model zoos, or "
+            "index files or folders of the NWS study.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder of the new zoo.")],
@@ -42,9 +42,13 @@ def import_(
         import json
 
         result: dict[str, Any] = {"zoo": str(out), "models": manifest.models, "counts": manifest.counts}
-        typer.echo(json.dumps({**result, "bytes": size, "left_out": imported.left_out}, indent=2))
+        typer.echo(
+            json.dumps({**result, "bytes": size, "left_out": imported.left_out, "notes": imported.notes}, indent=2)
+        )
         return
     typer.echo(f"{out}: {counted_text(manifest.models, 'member')}, {bytes_text(size)} of weights")
+    for note in imported.notes:
+        typer.echo(note)
     if imported.left_out:
         typer.echo(f"left out: {counted_text(imported.left_out, 'snapshot')} with weights that are not finite")
     typer.echo(f"look inside with `{command_text('wse', 'info', out)}`")

@@ -62,10 +62,12 @@ class Foreign:
     Attributes:
         members: its networks.
         files: name -> sha256 of each file that says what they are.
+        notes: lines on what is in it that no network was made of.
     """
 
     members: Sequence[ForeignMember]
     files: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def setup(**known: Value) -> dict[str, Value]:

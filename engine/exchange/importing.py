@@ -38,10 +38,10 @@ from ..zoo.format import write_manifest
 from ..zoo.records import METRICS, STATUSES
 from ..zoo.shards import stored_dtype
 from ..zoo.tables import CONFIG, MEMBERS_FILE, SNAPSHOTS_FILE, members_schema, snapshots_schema, write_table
-from . import nws, small_cnn_zoo
+from . import model_zoos, nws, small_cnn_zoo
 from .foreign import Foreign, ForeignMember, ForeignSnapshot
 
-FORMATS: Mapping[str, ModuleType] = {small_cnn_zoo.NAME: small_cnn_zoo, nws.NAME: nws}
+FORMATS: Mapping[str, ModuleType] = {small_cnn_zoo.NAME: small_cnn_zoo, nws.NAME: nws, model_zoos.NAME: model_zoos}
 """The modules that read the formats of others, by name: ``recognises`` a source, and ``read`` it."""
 
 
@@ -52,10 +52,12 @@ class Imported:
     Attributes:
         manifest: what the new ``zoo.json`` holds.
         left_out: snapshots that were left out: of each network those from the first whose weights are not finite.
+        notes: lines on what else was left out.
     """
 
     manifest: Manifest
     left_out: int
+    notes: tuple[str, ...]
 
 
 def import_zoo(
@@ -116,7 +118,11 @@ def import_zoo(
             ),
         )
         write_manifest(folder, manifest)
-    return Imported(manifest=manifest, left_out=sum(len(member.snapshots) for member in members) - sum(kept))
+    return Imported(
+        manifest=manifest,
+        left_out=sum(len(member.snapshots) for member in members) - sum(kept),
+        notes=tuple(note for foreign in found for note in foreign.notes),
+    )
 
 
 def _format_of(sources: Sequence[Path]) -> str:

@@ -1,15 +1,18 @@
-"""Files as the others write them, and their networks run by NumPy alone: tensors in TensorFlow's shapes."""
+"""Files as the others write them, and their networks, run by NumPy alone where they were TensorFlow's."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 Floats = NDArray[np.floating[Any]]
 
@@ -207,3 +210,94 @@ def nws_index(file: Path, folders: Sequence[Path], **change: Any) -> None:
         writer = csv.DictWriter(opened, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+
+
+# The model zoos: channels, filters and pixels of each type; whether the last convolution is pooled.
+MODEL_ZOOS = {"CNN": ((8, 6, 4), (5, 5, 2), 28, False), "CNN3": ((16, 32, 15), (3, 3, 3), 32, True)}
+_FUNCTIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "leakyrelu": nn.LeakyReLU, "silu": nn.SiLU}
+
+
+class ModelZooNetwork(nn.Module):
+    """A network of the model zoos: its layers in a list, so that names of tensors depend on dropout."""
+
+    def __init__(self, kind: str, channels: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        widths, kernels, size, pooled = MODEL_ZOOS[kind]
+        self.module_list = nn.ModuleList()
+        drop = [nn.Dropout(dropout)] if dropout > 0 or kind == "CNN3" else []
+        before = channels
+        for place, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
+            pool = pooled or place < 2
+            size = (size - kernel + 1) // (2 if pool else 1)
+            self.module_list.append(nn.Conv2d(before, width, kernel))
+            self.module_list.extend([nn.MaxPool2d(2, 2)] if pool else [])
+            self.module_list.append(_FUNCTIONS[activation]())
+            self.module_list.extend(drop if pool else [])
+            before = width
+        self.module_list.extend([nn.Flatten(), nn.Linear(size * size * before, 20), _FUNCTIONS[activation]()])
+        self.module_list.extend([*drop, nn.Linear(20, 10)])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, 10] of images [n, channels, size, size]."""
+        for layer in self.module_list:
+            images = layer(images)
+        return images
+
+
+def model_zoo(
+    folder: Path, networks: int = 4, *, kind: str = "CNN", channels: int = 1, first: int = 0, **change: Any
+) -> list[list[ModelZooNetwork]]:
+    """A folder of networks as Ray Tune leaves it; the networks, each at three times.
+
+    Args:
+        folder: to make.
+        networks: how many.
+        kind: their type.
+        channels: of images.
+        first: the epoch of the first line of ``result.json``, 0 or 1.
+        change: entries of the set-up by other values; ``__`` stands for ``::``.
+    """
+    torch.manual_seed(networks)
+    made = []
+    for number in range(networks):
+        config = {
+            "model::type": kind,
+            "model::channels_in": channels,
+            "model::o_dim": 10,
+            "model::nlin": ("tanh", "relu", "gelu", "leakyrelu")[number % 4],
+            "model::dropout": (0, 0.5)[number % 2],
+            "model::init_type": ("uniform", "normal", "kaiming_uniform", "kaiming_normal")[number % 4],
+            "optim::optimizer": ("adam", "sgd")[number % 2],
+            "optim::lr": 1e-3,
+            "optim::wd": 1e-4,
+            "optim::momentum": 0.9,
+            "seed": 7,
+            "training::batchsize": 10,
+            "training::epochs_train": 2,
+            "dataset::dump": "/scratch/zoos/F_MNIST/tune_zoo_f_mnist_hyperparameter_10_fixed_seeds/dataset.pt",
+        } | {name.replace("__", "::"): value for name, value in change.items()}
+        run = folder / f"NN_tune_trainable_{number:05d}"
+        run.mkdir(parents=True)
+        lines = [
+            {
+                "train_loss": 2.0 - epoch if epoch else -999,
+                "train_acc": 0.2 + 0.1 * epoch if epoch else -999,
+                "test_loss": 2.5 - epoch,
+                "test_acc": 0.1 + 0.1 * epoch,
+                "training_iteration": epoch,
+                "time_total_s": 30.0 * epoch,
+                "config": config,
+            }
+            for epoch in range(first, 3)
+        ]
+        (run / "result.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        times = []
+        for epoch in range(3):
+            network = ModelZooNetwork(kind, channels, config["model::nlin"], config["model::dropout"])
+            checkpoint = run / (f"checkpoint_{epoch:06d}" if number % 2 else f"checkpoint_{epoch}")
+            checkpoint.mkdir()
+            torch.save(network.state_dict(), checkpoint / "checkpoints")
+            (checkpoint / "optimizer").write_bytes(b"not read")
+            times.append(network.eval())
+        made.append(times)
+    return made
