@@ -41,9 +41,13 @@ class Lock:
         self.path = folder / LOCK_FILE
         with saving(self.path):
             descriptor = self._take()
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+            except BaseException:
+                os.close(descriptor)  # now: what is raised keeps this object, and with it the lock
+                raise
             self._close = weakref.finalize(self, os.close, descriptor)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
 
     def release(self) -> None:
         """Remove the file and let go; does nothing the second time.
