@@ -77,9 +77,12 @@ def standardise_kernel(
     place, count = tl.load(places_ptr + row).to(tl.int32), tl.load(counts_ptr + row).to(tl.int32)
     vector, run = values_ptr + tl.load(offsets_ptr + row), tl.load(runs_ptr + row).to(tl.int32)
     made = made_ptr + row * length
+    # Sums are of what values are more than the first one, so that the mean of equal values is what they are.
+    at = place + tl.load(source_ptr + run).to(tl.int32) - tl.load(begin_ptr + run).to(tl.int32)
+    origin = tl.load(vector + at).to(tl.float32)
     if WHOLE:
         value, _ = _load(vector, begin_ptr, source_ptr, place, count, run, 0, BLOCK)
-        mean = tl.sum(value, 0) / count
+        mean = origin + tl.sum(tl.where(lane < count, value - origin, 0.0), 0) / count
         difference = tl.where(lane < count, value - mean, 0.0)
         scale = 1.0 / tl.sqrt_rn(tl.sum(difference * difference, 0) / count + EPSILON)
         tl.store(made + lane, difference * scale, mask=lane < length)
@@ -87,8 +90,8 @@ def standardise_kernel(
         total = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, count, BLOCK):
             value, _ = _load(vector, begin_ptr, source_ptr, place, count, run, start, BLOCK)
-            total += value
-        mean = tl.sum(total, 0) / count
+            total += tl.where(start + lane < count, value - origin, 0.0)
+        mean = origin + tl.sum(total, 0) / count
         squares = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, count, BLOCK):
             value, _ = _load(vector, begin_ptr, source_ptr, place, count, run, start, BLOCK)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from wse.kernels.slices.runs import Runs
 from wse.kernels.slices.triton import Table, gather
 
 from .conftest import DTYPES, MODES, RUNS, SIZE, Case, make_case
@@ -46,6 +47,16 @@ def test_slices_are_those_of_the_reference(length: int, dtype: str, mode: str, d
 def test_long_slices(length: int, device: str) -> None:
     case = make_case("float32", "slice", length=length, count=4)
     np.testing.assert_allclose(of_gpu(case, device), case.expected(), rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("equal", [1.0, 0.1, -3e-5])
+@pytest.mark.parametrize("length", [1, 3, 41, 63, 5000, 9000])
+def test_equal_values_are_their_mean(length: int, equal: float, device: str) -> None:
+    """As weights of a constant initialisation are; a deviation of 0 magnifies what is left a million times."""
+    values, zero = torch.full((SIZE,), equal, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    whole = Table.of(Runs(begin=np.array([0, SIZE]), source=np.array([0])), device)
+    made = gather(values, zero, zero, zero + length, length, whole, normalize="slice")
+    assert (made == 0).all()
 
 
 def test_no_slices(device: str) -> None:
