@@ -22,7 +22,7 @@ app = typer.Typer(help="Speed, side by side with what a user would run instead."
 _QUICK_SECONDS, _QUICK_ROUNDS, _QUICK_MEGABYTES = 0.3, 3, 160
 _KERNELS_SHOWN = 10  # of each contender; results have all
 _SLOW_TO_START = "pytorch-compile"
-_INTERRUPTED = "interrupted before all rounds were over"
+_INTERRUPTED = "interrupted before all was measured"
 
 
 @app.callback(invoke_without_command=True)

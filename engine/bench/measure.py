@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -140,16 +140,20 @@ def _measure(
     )
     for name, crew in racing.items():
         entries[name] = replace(entries[name], bytes_per_sample=crew.contender.least_bytes(workload))
-        if not found.interrupted:  # else it may be at work still
-            entries[name] = replace(entries[name], kernels=crew.shares())
-            crew.forget()
+    interrupted = found.interrupted
+    if not interrupted:  # else some may be at work still
+        try:
+            for name, crew in racing.items():
+                entries[name] = replace(entries[name], kernels=_shares(crew))
+        except KeyboardInterrupt:  # all rounds are over, and are kept
+            interrupted = True
     return Result(
         workload=spec.name,
         flops=workload.flops,
         datasets=spec.datasets,
         entries=tuple(_timed(entry, found.turns.get(name, [])) for name, entry in entries.items()),
         machine=options.site.machine(found.machine),
-        interrupted=found.interrupted,
+        interrupted=interrupted,
     )
 
 
@@ -173,6 +177,16 @@ def _check(entrant: Contender, crew: Crew | None, workload: Workload, judge: Jud
     complaint = verdict.complaint
     errors = {**entry.errors, **verdict.errors}
     return replace(entry, status="wrong" if complaint else "ok", note=complaint or "", errors=errors)
+
+
+def _shares(crew: Crew) -> Mapping[str, float]:
+    """Its kernels' shares, none if it cannot say; what it holds of the workload is given back."""
+    shares: Mapping[str, float] = {}
+    with suppress(WseError):  # its rates are known
+        shares = crew.shares()
+    with suppress(WseError):
+        crew.forget()
+    return shares
 
 
 def _is_our_fault(contender: Contender, error: WseError) -> bool:

@@ -137,7 +137,7 @@ class Result:
         datasets: the image sets.
         entries: what was found, ours first.
         machine: what the machine did meanwhile.
-        interrupted: whether Ctrl-C came before all rounds were over; the whole ones count.
+        interrupted: whether Ctrl-C came before all was measured; whole rounds count.
     """
 
     workload: str

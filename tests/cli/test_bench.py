@@ -152,7 +152,7 @@ def test_an_interrupt_keeps_whole_rounds_and_leaves_no_process(tmp_path: Path) -
     assert process.returncode == 130
     assert errors.endswith("wse: interrupted: what whole rounds gave is shown\n")
     assert "Traceback" not in errors
-    assert "interrupted before all rounds were over" in shown
+    assert "interrupted before all was measured" in shown
     (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
     assert row["interrupted"]
     assert len(row["rounds"]["samples_per_second"]) == len(row["rounds"]["fma_all"]) >= 2

@@ -9,15 +9,20 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from wse.engine.bench import Gpu, Judge, Options, Workload, WorkloadSpec, run
+from wse.engine.bench import Gpu, Judge, Options, Workload, WorkloadSpec, measure, run
+from wse.engine.bench.contender import Outcome
 from wse.engine.bench.cuda_graphs import Graphs
 from wse.engine.bench.cuda_ours import OursOnCuda
 from wse.engine.bench.grouped import Grouped
 from wse.engine.bench.kernel_shares import shares_of
+from wse.engine.bench.lanes import Rate
 from wse.engine.bench.registry import cuda_contenders
 from wse.engine.bench.traffic import least_bytes
 from wse.engine.bench.vmap import Vmap
+from wse.engine.bench.workload import Precision
+from wse.engine.errors import WseError
 
 # NumPy warns of exponentials in the interpreter.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -56,6 +61,7 @@ def test_pytorchs_ways_equal_the_reference(name: str, preset: str, judges) -> No
         job()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU here, not interpreted")
 def test_a_run_on_the_interpreter() -> None:
     """The whole way: processes, checks, rounds, shares and the table's numbers."""
     spec = WorkloadSpec(preset="small-cnn", batch_size=1, overrides=TINY, members=2)
@@ -78,6 +84,54 @@ def test_a_run_on_the_interpreter() -> None:
     assert set(result.machine.medians()) == {"matrix_bf16", "matrix_tf32", "copy"}
     assert min(result.machine.medians().values()) > 0
     assert report.provenance["gpu"] == "Triton's interpreter"
+
+
+class Here:
+    """A crew without processes; after its rounds comes what ``error`` says."""
+
+    error: BaseException = WseError("there is no profiler")
+
+    def __init__(self, contender: Grouped) -> None:
+        self.contender = contender
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check(self, spec: WorkloadSpec, precision: Precision) -> list[Outcome]:
+        return dataclasses.replace(self.contender, precision=precision).outcomes(Workload(spec))
+
+    def prepare(self, spec: WorkloadSpec) -> None:
+        pass
+
+    def measure(self, seconds: float) -> Rate:
+        return Rate(images=2.0, work=1.0)
+
+    def shares(self) -> dict[str, float]:
+        raise self.error
+
+    def forget(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), WseError("there is no profiler")], ids=repr)
+def test_what_comes_after_the_rounds_does_not_lose_them(error: BaseException, monkeypatch) -> None:
+    monkeypatch.setattr(measure, "Crew", Here)
+    monkeypatch.setattr(Here, "error", error)
+    spec = WorkloadSpec(preset="small-cnn", batch_size=1, overrides=TINY, members=2)
+    options = Options(workloads=(spec, spec), gpu=Gpu(device="cpu"), seconds=0.01, rounds=2)
+    reports = run(options, lambda line: None, [Grouped(name="grouped", label="grouped", members=2)])
+    result = next(reports).result
+    assert result.entries[0].samples_per_second == (2.0, 2.0)
+    assert result.entries[0].kernels == {}
+    assert result.interrupted == isinstance(error, KeyboardInterrupt)
+    if result.interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            next(reports)
+    else:
+        assert not next(reports).result.interrupted
 
 
 def test_packs_of_a_mixed_workload() -> None:
