@@ -60,8 +60,10 @@ print(f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {gpu}, {os.cpu_count()} cores,
 PROBE
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 
-FAILED=0
+FAILED=0 STOPPED='' RUNNING=''
 DEADLINE=$((SECONDS + 60 * ${MINUTES:-19}))
+# What has a time limit is out of the terminal's reach, so Ctrl-C is handed on: it ends the question, and all others.
+trap 'STOPPED=1; [ -z "$RUNNING" ] || kill -INT "$RUNNING" 2>/dev/null' INT TERM
 ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole output in a file
     local limit=$1 name=$2 began=$SECONDS left=$((DEADLINE - SECONDS)) code
     shift 2
@@ -70,14 +72,19 @@ ask() { # ask SECONDS NAME COMMAND...: a question with a time limit, its whole o
         echo "   not asked: the time for all questions is over" && return
     fi
     limit=$((left < limit ? left : limit))
-    timeout -s INT -k 10 "$limit" "$@" >"$OUT/$name.txt" 2>&1
+    timeout -s INT -k 10 "$limit" "$@" >"$OUT/$name.txt" 2>&1 &
+    RUNNING=$!
+    wait "$RUNNING"
     code=$?
+    while [ -n "$STOPPED" ] && kill -0 "$RUNNING" 2>/dev/null; do wait "$RUNNING"; done # it has ten seconds
+    RUNNING=
     tail -n "${LINES_SHOWN:-45}" "$OUT/$name.txt"
     tar -czf "$ARCHIVE.part" -C "$OUT" . && mv "$ARCHIVE.part" "$ARCHIVE"
     if [ $code -eq 0 ]; then echo "   ($((SECONDS - began)) s)"; else
         FAILED=1
         echo "   ended with code $code after $((SECONDS - began)) s (124: its time was over)"
     fi
+    [ -z "$STOPPED" ] || { echo "   stopped: what was found so far is in $ARCHIVE" && exit 130; }
 }
 interpreted() { TRITON_INTERPRET=1 ask "$@"; }
 bench() { # bench SECONDS NAME MEMBERS PRECISION PRESET OPTION...: results as JSON lines too
@@ -107,7 +114,7 @@ numerics() {
     mkdir -p "$OUT/numerics"
     {
         find tests/kernels -name 'test_*triton.py' -o -name test_transfer.py
-        "$PYTHON" -m pytest --collect-only -q -m gpu tests/engine/train/test_cuda*.py | grep ::
+        "$PYTHON" -m pytest -W default --collect-only -q -m gpu tests/engine/train/test_cuda*.py | grep ::
     } | xargs -P 12 -d '\n' -I{} bash -c 'test_some "$1"' _ {}
 }
 export -f test_some numerics
