@@ -97,7 +97,7 @@ def by_tma(x: torch.Tensor, band: torch.Tensor, y: torch.Tensor, product: Produc
 
 
 def tried(shape: ConvShape, members: int, batch: int, device: str, dtype: torch.dtype) -> dict[str, object]:
-    """Check, then time both ways; the band is written by both."""
+    """Check, then time both ways if both make the same; the band is written by both."""
     torch.manual_seed(0)
     tiling = forward_tiling(shape, "bf16")
     product, margin = forward_product(shape, tiling), shape.kernel // 2
@@ -121,10 +121,12 @@ def tried(shape: ConvShape, members: int, batch: int, device: str, dtype: torch.
     pointers()
     boxes()
     error = off(made, y)
-    if not error < 1e-3:
-        raise SystemExit(f"{shape}: results differ by {error:.1e}: nothing is timed")
-    one, other = seconds_of(pointers, device), seconds_of(boxes, device)
-    return {"error": error, "pointers_seconds": one, "tma_seconds": other, "members": members, "batch": batch}
+    found: dict[str, object] = {"error": error, "members": members, "batch": batch}
+    # Not certain: where Triton takes windows to registers, it may change them before the product has read them
+    # (https://github.com/triton-lang/triton/issues/9433).
+    if error < 1e-3:
+        found["pointers_seconds"], found["tma_seconds"] = seconds_of(pointers, device), seconds_of(boxes, device)
+    return found
 
 
 def compiled(shape: ConvShape) -> str:
@@ -164,7 +166,6 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=64, help="images of a member: whole tiles")
     options.add_argument("--compile", action="store_true", help="only say what it compiles to")
     given = options.parse_args()
-    rows = []
     for shape in SHAPES:
         name = f"k{shape.kernel} {shape.height}x{shape.width} {shape.channels}-{shape.outputs}"
         if given.compile:
@@ -172,13 +173,14 @@ def main() -> None:
             continue
         dtype = torch.bfloat16 if given.device == "cuda" else torch.float32
         found = tried(shape, given.members, given.batch, given.device, dtype)
-        one, other = (middle(found[f"{way}_seconds"]) for way in ("pointers", "tma"))
-        print(f"{name:20} results within {found['error']:.0e}" + (
-            f", pointers {one * 1e6:8.1f} us, TMA {other * 1e6:8.1f} us: {one / other:5.2f} times as fast"
-            if given.device == "cuda" else ""
-        ), flush=True)  # fmt: skip
-        rows.append({"shape": name, **found})
-    write(given.out, "tma", given.device, rows)
+        line = f"{name:20} results within {found['error']:.0e}"
+        if "tma_seconds" not in found:
+            line = f"{name:20} WRONG: off by {found['error']:.1e}"
+        elif given.device == "cuda":
+            one, other = (middle(found[f"{way}_seconds"]) for way in ("pointers", "tma"))
+            line += f", pointers {one * 1e6:8.1f} us, TMA {other * 1e6:8.1f} us: {one / other:5.2f} times as fast"
+        print(line, flush=True)
+        write(given.out, "tma", given.device, [{"shape": name, **found}])
 
 
 if __name__ == "__main__":
