@@ -4,10 +4,10 @@
 
 Each form of each kernel (``variants()`` of its module) is compiled for sm_90 and sm_80 by the compiler that runs
 it, down to machine code. A form fails when its machine code spills registers to memory or needs more shared memory
-than a multiprocessor has, when the assembler was given no matrix instructions where they are meant to be used, or
-copies that pass by the first-level cache where they are to keep what they read there, or when addresses are
-computed in 32 bits. Nothing is run, so this says nothing of speed or of results. Forms that differ in name alone
-are compiled once.
+than a multiprocessor has, when the assembler was given no matrix instructions where they are meant to be used,
+some that may read registers too late, copies that pass by the first-level cache where they are to keep what they
+read there, or when addresses are computed in 32 bits. Nothing is run, so this says nothing of speed or of results.
+Forms that differ in name alone are compiled once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ SHARED_BYTES = {90: 227 * 1024, 80: 163 * 1024}
 
 _WARP = 32
 _MATRIX = re.compile(r"\b(?:wgmma\.mma_async|mma)\.sync\b")
+_FROM_REGISTERS = re.compile(r"\bwgmma\.mma_async\S*\s+\{[^}]*\},\s*\{")
+_LEFT_UNDER_WAY = re.compile(r"\bwgmma\.wait_group\.sync\.aligned\s+[1-9]")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -114,6 +116,8 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
         problems.append(f"{shared} bytes of shared memory, of {SHARED_BYTES[capability]}")
     if variant.needs_matrix and not matrix:
         problems.append("no matrix instructions")
+    if reads_too_late(kernel.asm["ptx"]):
+        problems.append("products may read registers that have changed")
     if passes_by(kernel.asm["ptx"], asks_for_first_level(kernel.asm["ttgir"])):
         problems.append("copies pass by the first-level cache that are to keep what they read there")
     problems += [f"an address of 32 bits: {product}" for product in narrow_addresses(kernel.asm["ttir"])]
@@ -127,6 +131,14 @@ def check_variant(variant: Variant, full_name: str, capability: int) -> Compiled
         matrix=matrix,
         problems=tuple(problems),
     )
+
+
+def reads_too_late(ptx: str) -> bool:
+    """Whether products that take a factor from registers are still under way when these get other values.
+
+    Triton pipelines such products, and then may wait for too few (https://github.com/triton-lang/triton/issues/9433).
+    """
+    return bool(_FROM_REGISTERS.search(ptx) and _LEFT_UNDER_WAY.search(ptx))
 
 
 def compile_variant(variant: Variant, capability: int):  # type: ignore[no-untyped-def]

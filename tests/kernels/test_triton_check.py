@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wse.kernels.triton_addresses import narrow_addresses
-from wse.kernels.triton_check import distinct, variants_of
+from wse.kernels.triton_check import distinct, reads_too_late, variants_of
 
 WANTING = """
 import triton, triton.language as tl
@@ -97,6 +97,20 @@ def test_wanting_forms_are_found(tmp_path) -> None:
     assert block != ""  # not a power of two
     assert "name every argument once" in stray
     assert crowded.startswith("registers are spilled to ")
+
+
+# As Triton writes them: a sum, then where the left factor is, in registers or in shared memory.
+PRODUCT = "\twgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {{%r1,%r2,%r3,%r4}}, {}, %rd2, %p1, 1, 1, 0;\n"
+WAIT = "\t// wait for regs: %r1,%r2\n\twgmma.wait_group.sync.aligned {};\n"
+
+
+@pytest.mark.parametrize(
+    ("factor", "left", "late"),
+    [("{%r5,%r6,%r7,%r8}", 3, True), ("{%r5,%r6,%r7,%r8}", 0, False), ("%rd1", 1, False)],
+    ids=["registers too late", "registers in time", "shared memory"],
+)
+def test_products_that_may_read_registers_too_late(factor: str, left: int, late: bool) -> None:
+    assert reads_too_late(PRODUCT.format(factor) + WAIT.format(left) + WAIT.format(0)) == late
 
 
 def test_forms_that_differ_in_name_alone_are_compiled_once() -> None:
