@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..data import IMAGE_SETS, Source
-from ..errors import UsageError
+from ..errors import UsageError, WseError
 from ..space import arrow_types
 from ..zoo import (
     SHARD_FOLDER,
@@ -77,7 +77,8 @@ def import_zoo(
 
     Raises:
         UsageError: a source is missing or of no known format, or a network is in them twice; ``out`` is taken.
-        WseError: a source is damaged, or the zoo cannot be written. Nothing is left of it.
+        WseError: a source is damaged, no network has finite weights, or the zoo cannot be written. Nothing is left
+            of it.
     """
     check_local(out)
     name = _format_of(sources)
@@ -88,6 +89,8 @@ def import_zoo(
     check_place(out, sum(_bytes(member, dtype) for member in members))
     with taking_place(out, "importing") as folder:
         shards, kept = _store(members, plans, dtype, folder / SHARD_FOLDER, tell)
+        if not any(kept):
+            raise WseError("the first weights of every network are not finite: there is nothing to store")
         tables = _tables(members, kept, plans)
         layouts = {member.layout.architecture.name: member.layout for member in members}
         sets = {name: IMAGE_SETS[name] for name in sorted({str(member.config["dataset"]) for member in members})}
@@ -113,9 +116,7 @@ def import_zoo(
             shards=tuple(shards),
             tables={name: write_table(folder / name, table) for name, table in tables.items()},
             counts={status: counts[status] for status in STATUSES},
-            imported=ImportEntry(
-                format=name, files={file: digest for foreign in found for file, digest in foreign.files.items()}
-            ),
+            imported=ImportEntry(format=name, files=_files(found)),
         )
         write_manifest(folder, manifest)
     return Imported(
@@ -123,6 +124,16 @@ def import_zoo(
         left_out=sum(len(member.snapshots) for member in members) - sum(kept),
         notes=tuple(note for foreign in found for note in foreign.notes),
     )
+
+
+def _files(found: Sequence[Foreign]) -> dict[str, str]:
+    """The checksums of all sources; a name that several files have gets a number."""
+    files: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for name, digest in (entry for foreign in found for entry in foreign.files.items()):
+        times[name] += 1
+        files[name if times[name] == 1 else f"{name} ({times[name]})"] = digest
+    return files
 
 
 def _format_of(sources: Sequence[Path]) -> str:
@@ -213,7 +224,7 @@ def _tables(
                 "architecture": member.layout.architecture.name,
                 "shard": shard,
                 "row": row,
-                "status": "ok" if count == len(member.snapshots) and _learned(last) else "diverged",
+                "status": "ok" if count == len(member.snapshots) and _finite(snapshots) else "diverged",
                 "snapshots": count,
             }
         )
@@ -232,9 +243,9 @@ def _measured(snapshot: ForeignSnapshot) -> dict[str, Any]:
     return {"epoch": snapshot.epoch, "step": snapshot.step, **metrics}
 
 
-def _learned(last: Mapping[str, Any]) -> bool:
-    """Whether no loss stopped being finite."""
-    return all(isfinite(value) for name, value in last.items() if name.endswith("_loss"))
+def _finite(snapshots: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all losses are."""
+    return all(isfinite(value) for row in snapshots for name, value in row.items() if name.endswith("_loss"))
 
 
 def _image_set(source: Source) -> ImageSetEntry:

@@ -12,6 +12,7 @@ import gzip
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from csv import DictWriter
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..data import IMAGE_SET_NAMES
 from ..errors import UsageError, WseError
 from ..files import atomic_write
 from ..nets import FAMILIES, Activation, Initialization, Layout
+from ..space import arrow_types
 from ..text import name_text
 from ..zoo import Items, Value, ZooMember, saving
 from .foreign import Float32, Foreign, ForeignMember, ForeignSnapshot, reading, setup, sha256_of, translated
@@ -72,6 +74,7 @@ _FIXED: Mapping[str, Value] = {
     "weight_decay": 0.0,
     "images_per_epoch": None,
 }
+_SETUP = {f"config.{name}": ours for name, ours in (_COLUMNS | {name: name for name in _FIXED}).items()}
 
 
 def recognises(source: Path) -> bool:
@@ -88,9 +91,13 @@ def read(source: Path) -> Foreign:
     """
     metrics = next((source / name for name in _METRICS if (source / name).is_file()), source / _METRICS[0])
     layout, order = _read_layout(source / _LAYOUT)
-    rows = _read_csv(metrics, required=(*_MEASURED, "step", *(f"config.{name}" for name in _COLUMNS)))
-    with reading(source / _WEIGHTS, ValueError, EOFError):
-        weights = np.load(source / _WEIGHTS, mmap_mode="r", allow_pickle=False)
+    types = {name: arrow_types()[ours] for name, ours in _SETUP.items()}
+    types |= {"step": "int64", **dict.fromkeys(_MEASURED, "double")}
+    rows = _read_csv(metrics, types, required=[name for name in types if name.partition(".")[2] not in _FIXED])
+    with reading(source / _WEIGHTS, ValueError):
+        weights = np.lib.format.open_memmap(source / _WEIGHTS, mode="r")
+    if weights.dtype.kind != "f":
+        raise WseError(f"{source / _WEIGHTS} holds {weights.dtype} and not real numbers: get it again")
     if weights.shape != (rows.num_rows, layout.size):
         raise WseError(
             f"{source / _WEIGHTS} has shape {list(weights.shape)}, and the files beside it tell of "
@@ -105,29 +112,43 @@ def read(source: Path) -> Foreign:
     )
 
 
-def _read_csv(path: Path, required: Iterable[str]) -> pa.Table:
+def _read_csv(path: Path, types: Mapping[str, str], required: Iterable[str]) -> pa.Table:
+    """A table, compressed or not, whose columns have these types if they are there."""
     with reading(path):
         path.open("rb").close()
-    with reading(path, pa.ArrowException, OSError):  # the second for a compressed file that ends too early
-        table = csv.read_csv(path)
-    missing = [name for name in required if name not in table.column_names]
-    if missing:
-        raise WseError(f"{path} lacks the column {missing[0]!r}: it is not of the small CNN zoo")
+    # Whole numbers may stand there as 86.0, as pandas writes them where any is missing.
+    read = {name: "double" if type_ == "int64" else type_ for name, type_ in types.items()}
+    options = csv.ConvertOptions(column_types={name: pa.type_for_alias(type_) for name, type_ in read.items()})
+    # OSError: a compressed file that ends too early.
+    with reading(path, pa.ArrowException, UnicodeDecodeError, OSError):
+        table = csv.read_csv(path, convert_options=options)
+        names = Counter(table.column_names)
+    for name in (*types, _NETWORK):
+        if names[name] > 1 or (name in required and not names[name]):
+            fault = "has twice" if names[name] else "lacks"
+            raise WseError(f"{path} {fault} the column {name!r}: it is not of the small CNN zoo")
+    for place, name in enumerate(table.column_names):
+        if types.get(name) == "int64":
+            with reading(path, pa.ArrowException):
+                table = table.set_column(place, name, table[name].cast(pa.int64()))
     return table
 
 
 def _read_layout(path: Path) -> tuple[Layout, NDArray[np.int64]]:
     """The layout of the networks, and for each of its values the column of the weights that has it [D]."""
     tensors: dict[str, dict[str, NDArray[np.int64]]] = {}
-    rows = _read_csv(path, required=("varname", "start_idx", "end_idx", "shape")).to_pylist()
-    for row in sorted(rows, key=lambda row: int(row["start_idx"])):
-        layer, _, kind = str(row["varname"]).partition(":")[0].rpartition("/")
-        shape = [int(size) for size in re.findall(r"\d+", str(row["shape"]))]
-        columns = np.arange(row["start_idx"], row["end_idx"])
-        if kind not in ("kernel", "bias") or columns.size != np.prod(shape):
+    types = {"varname": "string", "start_idx": "int64", "end_idx": "int64", "shape": "string"}
+    at = 0
+    for row in _read_csv(path, types, required=types).sort_by("start_idx").to_pylist():
+        layer, _, kind = row["varname"].partition(":")[0].rpartition("/")
+        shape = [int(size) for size in re.findall(r"\d+", row["shape"])]
+        start, at = at, at + math.prod(shape)
+        if kind not in ("kernel", "bias") or (row["start_idx"], row["end_idx"]) != (start, at):
             raise WseError(
-                f"{path} has a tensor {row['varname']} of shape {row['shape']}: wse has no such networks"
+                f"{path} has a tensor {row['varname']} of shape {row['shape']} in the columns from "
+                f"{row['start_idx']} to {row['end_idx']}: wse has no such networks"
             )
+        columns = np.arange(start, at)
         # [height, width, in, out] and [in, out] become PyTorch's [out, in, height, width] and [out, in].
         axes = (3, 2, 0, 1) if len(shape) == 4 else tuple(range(len(shape)))[::-1]
         tensors.setdefault(layer, {})[kind] = columns.reshape(shape).transpose(axes)
@@ -151,21 +172,27 @@ def _members(
     file: Path, rows: pa.Table, weights: NDArray[Any], layout: Layout, order: NDArray[np.int64]
 ) -> list[ForeignMember]:
     """The networks, in the order of their first rows; each with its rows in the order of epochs."""
-    known = dict(_COLUMNS) | {name: name for name in _FIXED}
-    known = {name: ours for name, ours in known.items() if f"config.{name}" in rows.column_names}
-    config = rows.select([f"config.{name}" for name in known]).rename_columns(list(known.values())).to_pylist()
+    known = [name for name in _SETUP if name in rows.column_names]
+    setups = rows.select(known).rename_columns([_SETUP[name] for name in known])
     # Without a column that names the network, rows are of one if they have one set-up.
-    names = rows[_NETWORK].to_pylist() if _NETWORK in rows.column_names else [str(row) for row in config]
-    found: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        found.setdefault(name, []).append(row)
+    named = _NETWORK in rows.column_names
+    names = rows[_NETWORK].to_pylist() if named else [str(row) for row in setups.to_pylist()]
     epochs = rows["step"].to_pylist()
+    found: dict[str, list[int]] = {}
+    for row, (name, epoch) in enumerate(zip(names, epochs, strict=True)):
+        if name in (None, "") or epoch is None or epoch < 0:
+            raise WseError(f"{file}, line {row + 2} does not say which epoch of which network it is: get it again")
+        found.setdefault(name, []).append(row)
+    if named:
+        _check_setups(file, rows.select([_NETWORK, *known]))
+    config = setups.take(pa.array([own[0] for own in found.values()], pa.int64())).to_pylist()
     measured = [
         {name: math.nan if value is None else value for name, value in row.items()}  # as NaN is written there
         for row in rows.select(_MEASURED).to_pylist()
     ]
     members = []
-    for name, own in found.items():
+    for (name, own), theirs in zip(found.items(), config, strict=True):
+        first = own[0]
         own.sort(key=lambda row: epochs[row])
         if len({epochs[row] for row in own}) < len(own):
             raise WseError(f"{file} has two rows of the network {name} at one epoch: get it again")
@@ -173,7 +200,7 @@ def _members(
             ForeignMember(
                 origin=f"{file.parent.resolve()}: {name}",
                 layout=layout,
-                config=_setup(config[own[0]], layout, f"{file}, line {own[0] + 2}"),
+                config=_setup(theirs, layout, f"{file}, line {first + 2}"),
                 snapshots=tuple(
                     ForeignSnapshot(epoch=epochs[row], step=None, metrics=measured[row]) for row in own
                 ),
@@ -182,6 +209,14 @@ def _members(
             )
         )
     return members
+
+
+def _check_setups(file: Path, rows: pa.Table) -> None:
+    """Rows of one network tell of one set-up; else some are of another, and its answers would be wrong."""
+    setups = Counter(rows.group_by(rows.column_names).aggregate([])[_NETWORK].to_pylist())
+    for name, count in setups.most_common(1):
+        if count > 1:
+            raise WseError(f"{file} has {count} set-ups of the network {name}: get it again")
 
 
 def _setup(theirs: Mapping[str, Any], layout: Layout, where: str) -> dict[str, Value]:
@@ -217,7 +252,8 @@ class _Rows:
 
     def __call__(self) -> Float32:
         """[snapshots, D] float32."""
-        return self._weights[self._rows][:, self._order].astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and left out
+            return self._weights[self._rows][:, self._order].astype(np.float32, copy=False)
 
 
 def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:

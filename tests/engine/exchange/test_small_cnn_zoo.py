@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,10 +164,61 @@ def test_weights_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     assert zoo.verify() == []
 
 
-def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None:
-    small_cnn_zoo(tmp_path / "theirs", 2, change={"train_loss": float("nan")})
+@pytest.mark.parametrize("row", [0, 2, 3])
+def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path: Path, row: int) -> None:
+    small_cnn_zoo(tmp_path / "theirs", 2)
+    _set(tmp_path / "theirs", "train_loss", {row: "inf"})
     import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
-    assert Zoo.open(tmp_path / "zoo").members["status"].to_pylist() == ["diverged"] * 2
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.members["status"].to_pylist() == ["diverged", "ok"]
+    assert zoo.members["snapshots"].to_pylist() == [4, 4]  # their weights are finite
+
+
+def test_weights_that_are_too_large_are_not_finite(tmp_path: Path) -> None:
+    weights = small_cnn_zoo(tmp_path / "theirs").reshape(24, -1).astype(np.float64)
+    weights[2, 5] = 1e300
+    np.save(tmp_path / "theirs" / "weights.npy", weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert import_zoo([tmp_path / "theirs"], tmp_path / "zoo").left_out == 2
+    assert Zoo.open(tmp_path / "zoo").members["status"].to_pylist() == ["diverged"] + 5 * ["ok"]
+
+
+def test_without_any_finite_weights_there_is_no_zoo(tmp_path: Path) -> None:
+    weights = small_cnn_zoo(tmp_path / "theirs").reshape(24, -1)
+    np.save(tmp_path / "theirs" / "weights.npy", np.nan * weights)
+    with pytest.raises(WseError, match="the first weights of every network are not finite"):
+        import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("change", [lambda w: w.astype(np.float64), lambda w: w.astype(">f4"), np.asfortranarray])
+def test_floats_of_all_kinds(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    weights = small_cnn_zoo(tmp_path / "theirs")
+    np.save(tmp_path / "theirs" / "weights.npy", change(weights.reshape(24, -1)))
+    import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+    np.testing.assert_array_equal(np.sort(Zoo.open(tmp_path / "zoo")[3].weights()), np.sort(weights[3]))
+
+
+def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    small_cnn_zoo(tmp_path / "theirs")
+    _set(tmp_path / "theirs", "step", {row: f"{EPOCHS[row % 4]}.0" for row in range(24)})
+    layout = tmp_path / "theirs" / "layout.csv"
+    layout.write_text(re.sub(r",(\d+),(\d+),", r",\1.0,\2.0,", layout.read_text()))
+    import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+    assert [row["epoch"] for row in Zoo.open(tmp_path / "zoo")[3].snapshots] == list(EPOCHS)
+
+
+def _set(folder: Path, column: str, values: dict[int, str]) -> None:
+    """Other words in some rows of the metrics."""
+    packed = folder / "metrics.csv.gz"
+    rows = list(csv.DictReader(gzip.decompress(packed.read_bytes()).decode().splitlines()))
+    for row, value in values.items():
+        rows[row][column] = value
+    with gzip.open(packed, "wt", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _cut(folder: Path, name: str) -> None:
@@ -186,6 +240,26 @@ def _shorter(folder: Path) -> None:
     np.save(folder / "weights.npy", np.load(folder / "weights.npy")[:-1])
 
 
+def _shifted(folder: Path, by: int) -> None:
+    text = (folder / "layout.csv").read_text()
+    shifted = re.sub(r",(\d+),(\d+),", lambda found: f",{int(found[1]) + by},{int(found[2]) + by},", text)
+    (folder / "layout.csv").write_text(shifted)
+
+
+def _twice(folder: Path) -> None:
+    packed = folder / "metrics.csv.gz"
+    packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()).replace(b"config.num_layers", b"step")))
+
+
+def _archive(folder: Path) -> None:
+    with (folder / "weights.npy").open("wb") as file:
+        np.savez(file, weights=np.zeros((24, 238)))
+
+
+def _saved(folder: Path, dtype: str) -> None:
+    np.save(folder / "weights.npy", np.zeros((24, 238), dtype))
+
+
 def _pickled(folder: Path) -> None:
     np.save(folder / "weights.npy", np.array([{"a": 1}], dtype=object))
 
@@ -199,6 +273,12 @@ def _pickled(folder: Path) -> None:
         (lambda folder: _cut(folder, "weights.npy"), WseError, "weights.npy is damaged"),
         (_pickled, WseError, "weights.npy is damaged"),
         (_shorter, WseError, r"has shape \[23, 238\], and the files beside it tell of 24 rows of 238 values"),
+        (_archive, WseError, "weights.npy is damaged: the magic string is not correct"),
+        (lambda folder: _saved(folder, "complex64"), WseError, "weights.npy holds complex64 and not real numbers"),
+        (lambda folder: _saved(folder, "V4"), WseError, r"weights.npy holds \|V4 and not real numbers"),
+        (lambda folder: _shifted(folder, 5), WseError, "conv2d/bias:0 of shape .* in the columns from 5 to 9"),
+        (lambda folder: _shifted(folder, -4), WseError, "in the columns from -4 to 0"),
+        (_twice, WseError, "has twice the column 'step'"),
         (_other_tensor, WseError, "gamma:0 of shape .*: wse has no such networks"),
         (_other_network, WseError, "describes networks that wse does not have"),
     ],
@@ -217,12 +297,42 @@ def test_damage(tmp_path: Path, spoil: Callable[[Path], Any], kind: type[WseErro
         ({"config.activation": "swish"}, "line 2: config.activation is 'swish', and wse knows only relu, elu"),
         ({"config.dataset": "imagenet"}, "config.dataset is 'imagenet'"),
         ({"config.l2reg": None}, "lacks the column 'config.l2reg'"),
-        ({"modeldir": "/x/0"}, "two rows of the network /x/0 at one epoch"),
+        ({"step": 3}, "two rows of the network /x/0 at one epoch"),
     ],
 )
 def test_other_networks(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     small_cnn_zoo(tmp_path / "theirs", change=change)
     with pytest.raises(WseError, match=words):
+        import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("step", "", "line 4 does not say which epoch of which network it is"),
+        ("step", "-1", "line 4 does not say which epoch of which network it is"),
+        ("step", "0.5", "metrics.csv.gz is damaged: Float value 0.5"),
+        ("step", "last", "metrics.csv.gz is damaged: .*'last'"),
+        ("modeldir", "", "line 4 does not say which epoch of which network it is"),
+        ("test_loss", "low", "metrics.csv.gz is damaged: .*'low'"),
+        ("config.learning_rate", "slow", "metrics.csv.gz is damaged: .*'slow'"),
+        ("config.learning_rate", "0.5", "has 2 set-ups of the network /x/0"),
+        ("config.epochs", "20.5", "metrics.csv.gz is damaged: Float value 20.5"),
+    ],
+)
+def test_a_row_that_makes_no_sense(tmp_path: Path, column: str, value: str, words: str) -> None:
+    small_cnn_zoo(tmp_path / "theirs")
+    _set(tmp_path / "theirs", column, {2: value})
+    with pytest.raises(WseError, match=words):
+        import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    small_cnn_zoo(tmp_path / "theirs", networks=1)
+    packed = tmp_path / "theirs" / "metrics.csv.gz"
+    packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()).splitlines(keepends=True)[0]))
+    np.save(tmp_path / "theirs" / "weights.npy", np.zeros((0, 238), np.float32))
+    with pytest.raises(UsageError, match="there are no networks in the sources"):
         import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
 
 
