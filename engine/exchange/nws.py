@@ -65,8 +65,8 @@ def read(source: Path) -> Foreign:
         WseError: a file is damaged, or wse has no such networks.
     """
     if source.is_dir():
-        rows = [(folder, row, str(folder / _META)) for folder in _folders(source) for row in _rows(folder / _META)]
-        return Foreign(members=[_member(*row) for row in rows], files={})
+        folders = _folders(source)
+        return Foreign(members=[_member(folder, *_own_row(folder / _META)) for folder in folders], files={})
     members = []
     for line, row in enumerate(_rows(source), 2):
         where = f"{source}, line {line}"
@@ -84,6 +84,14 @@ def _folders(source: Path) -> list[Path]:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     with reading(path, UnicodeDecodeError, csv.Error), path.open(newline="", encoding="utf-8-sig") as file:
         yield from csv.DictReader(file)
+
+
+def _own_row(path: Path) -> tuple[dict[str, str], str]:
+    """The one row of a network's own file, and where it is."""
+    rows = list(_rows(path))
+    if len(rows) != 1:
+        raise WseError(f"{path} has {len(rows)} rows and not the one of its network: get it again")
+    return rows[0], str(path)
 
 
 def _resolved(index: Path, path: str) -> Path:
@@ -106,11 +114,12 @@ def _member(folder: Path, row: dict[str, str], where: str) -> ForeignMember:
         raise UsageError(f"there are no weights in {folder / 'weights'}, which {where} names")
     stat = _numbers(folder / "stat.bin", 4)[0]
     errors = _numbers(folder / "error.bin", 5)
+    numbers = [int(file.stem) for file in files]
+    counted = np.isfinite([*stat, *errors[:, 0]]).all() and 1 <= stat[0] <= len(errors)
+    if not counted or not 1 <= min(numbers) <= max(numbers) <= _SNAPSHOTS:
+        raise WseError(f"the files of {folder} do not go together: get them again")
     evaluations = round(stat[0])
     places = np.linspace(1, evaluations, _SNAPSHOTS).round().astype(int) - 1  # counted from 0, before training
-    numbers = [int(file.stem) for file in files]
-    if len(errors) < evaluations or not 1 <= min(numbers) <= max(numbers) <= _SNAPSHOTS:
-        raise WseError(f"the files of {folder} do not go together: get them again")
     return ForeignMember(
         origin=str(folder.resolve()),
         layout=layout,
@@ -154,7 +163,8 @@ class _Files:
                 raise WseError(
                     f"{file} has {len(values):,} values, and a network of that set-up {self._size:,}: get it again"
                 )
-            row[:] = values
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and left out
+                row[:] = values
         return weights
 
 

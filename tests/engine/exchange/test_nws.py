@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,17 @@ def test_a_network_may_be_there_once(tmp_path: Path) -> None:
         import_zoo([tmp_path / "one.csv", tmp_path / "two.csv"], tmp_path / "zoo")
 
 
+def test_weights_that_are_too_large_are_not_finite(tmp_path: Path) -> None:
+    nws_run(tmp_path / "net")
+    weights = np.fromfile(tmp_path / "net" / "weights" / "003.bin")
+    weights[7] = 1e300
+    weights.tofile(tmp_path / "net" / "weights" / "003.bin")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert import_zoo([tmp_path / "net"], tmp_path / "zoo").left_out == 18
+    assert Zoo.open(tmp_path / "zoo").members["status"].to_pylist() == ["diverged"]
+
+
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3])
 
@@ -125,6 +137,10 @@ def _cut(file: Path) -> None:
         (lambda run: _cut(run / "weights" / "003.bin"), WseError, "003.bin is damaged"),
         (lambda run: (run / "weights" / "004.bin").write_bytes(b""), WseError, "004.bin is empty"),
         (lambda run: np.zeros(5).tofile(run / "error.bin"), WseError, "do not go together"),
+        (lambda run: np.array([np.nan, 1, 1, 1]).tofile(run / "stat.bin"), WseError, "do not go together"),
+        (lambda run: np.array([0.0, 1, 1, 1]).tofile(run / "stat.bin"), WseError, "do not go together"),
+        (lambda run: np.full(155, np.nan).tofile(run / "error.bin"), WseError, "do not go together"),
+        (lambda run: (run / "meta.csv").write_text("dataset,lrate\n"), WseError, "has 0 rows and not the one"),
         (lambda run: np.zeros(9).tofile(run / "weights" / "021.bin"), WseError, "do not go together"),
     ],
 )
