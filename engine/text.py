@@ -37,9 +37,9 @@ def count_text(value: float) -> str:
     return f"{value:.1f} E"
 
 
-def percent_text(fraction: float) -> str:
-    """0.1234 -> "12.3 %"."""
-    return f"{100 * fraction:.1f} %"
+def percent_text(fraction: float | None) -> str:
+    """0.1234 -> "12.3 %"; a dash for what is not known."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def counted_text(count: int, noun: str) -> str:

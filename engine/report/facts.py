@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..text import bytes_text, command_text, count_text, counted_text, seconds_text
+from ..text import bytes_text, command_text, count_text, counted_text, percent_text, seconds_text
 from ..zoo import Manifest, RunEntry, Zoo
 from .summary import summarize
 
@@ -29,7 +29,7 @@ def facts(zoo: Zoo) -> list[tuple[str, str]]:
         *origin(manifest),
         (
             "test accuracy",
-            f"best {100 * summary.everything.best:.1f} %, median {100 * summary.everything.median:.1f} %",
+            f"best {percent_text(summary.everything.best)}, median {percent_text(summary.everything.median)}",
         ),
     ]
     if manifest.cost is not None and manifest.timing is not None:

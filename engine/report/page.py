@@ -162,6 +162,7 @@ def render(zoo: Zoo, parts: list[Section], folder: str, spaces: dict[str, str]) 
         "by_model": by_model,
         "swatch": swatch,
         "seconds_text": seconds_text,
+        "imported": zoo.manifest.imported is not None,
         "chances": _chances(zoo),
         "lost": sum(count for status, count in zoo.manifest.counts.items() if status != "ok"),
     }

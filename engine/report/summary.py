@@ -27,16 +27,16 @@ class Group:
     Attributes:
         value: the value, or a range of values.
         members: how many.
-        best: best test accuracy.
-        median: median test accuracy.
+        best: best test accuracy; None where none is known, as of imported members without a snapshot.
+        median: median test accuracy of those that are known.
         above_chance: share of members clearly better than guessing: more than five standard deviations of a
             guesser's accuracy above 1 / classes.
     """
 
     value: str
     members: int
-    best: float
-    median: float
+    best: float | None
+    median: float | None
     above_chance: float
 
 
@@ -50,7 +50,7 @@ class Summary:
         snapshots: number of snapshots.
         values: number of weight values stored.
         bytes: size of the weight files.
-        generalization_gap: median of training accuracy less test accuracy.
+        generalization_gap: median of training accuracy less test accuracy; None where it is not known.
     """
 
     everything: Group
@@ -58,7 +58,7 @@ class Summary:
     snapshots: int
     values: int
     bytes: int
-    generalization_gap: float
+    generalization_gap: float | None
 
 
 def summarize(zoo: Zoo) -> Summary:
@@ -80,7 +80,7 @@ def summarize(zoo: Zoo) -> Summary:
         snapshots=int(snapshots.sum()),
         values=int((snapshots * sizes).sum()),
         bytes=sum(shard.bytes for shard in manifest.shards),
-        generalization_gap=float(np.nanmedian(column(table, "generalization_gap"))),
+        generalization_gap=_median(column(table, "generalization_gap")),
     )
 
 
@@ -134,10 +134,15 @@ def _group(value: str, accuracy: Floats, clear: Flags) -> Group:
     return Group(
         value=value,
         members=len(accuracy),
-        best=float(accuracy.max()),
-        median=float(np.median(accuracy)),
+        best=max(accuracy[~np.isnan(accuracy)].tolist(), default=None),
+        median=_median(accuracy),
         above_chance=float(clear.mean()),
     )
+
+
+def _median(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else None
 
 
 def column(table: pa.Table, name: str) -> Floats:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wse.cli.main import main
@@ -51,6 +52,19 @@ def test_what_is_said(wse: Wse, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert told["bytes"] == (tmp_path / "two" / "shards" / "small-cnn-k3-c2x4-0000.safetensors").stat().st_size
     assert wse("info", "two") == 0
     assert "imported    small-cnn-zoo: mnist, by wse" in capsys.readouterr().out
+
+
+def test_what_is_not_known_is_a_dash(wse: Wse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = small_cnn_zoo(tmp_path / "mnist", 3)
+    weights[0, 0, 0] = np.nan
+    np.save(tmp_path / "mnist" / "weights.npy", weights.reshape(12, -1))
+    assert wse("import", "mnist", "--out", "zoo", "-q") == 0
+    assert wse("info", "zoo") == 0
+    told = capsys.readouterr().out
+    assert f"{'  adam':<38}{1:>8}{'-':>9}{'-':>9}{'0.0 %':>9}" in told
+    assert "nan" not in told.replace("finite", "")
+    assert wse("info", "zoo", "--json") == 0
+    assert "NaN" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,8 @@ def _status(zoo: Zoo) -> Figure:
         name="status",
         title="Members by status",
         caption="A dead member gives every test image the same answer; in a diverged one a loss or a weight "
-        "stopped being finite. Both are kept.",
+        "stopped being finite. Both are kept."
+        + (" Of imported members it is not known which are dead." if zoo.manifest.imported else ""),
         panels=(bars(drawn, title="by image set", description="; ".join(f"{b.name}: {b.words}" for b in drawn)),),
         header=("dataset", "status", "members"),
         rows=tuple(rows),
@@ -220,7 +221,9 @@ def _cost(zoo: Zoo) -> Figure:
         name="cost",
         title="What it took",
         caption="Training and evaluation are summed over the members trained side by side, the other stages are "
-        "wall time. Beside them: how many members trained for how many epochs, and took how long.",
+        "wall time. Beside them: how many members trained for how many epochs, and took how long."
+        if stages
+        else "How many members trained for how many epochs, and took how long, as far as it is known.",
         panels=tuple(panels),
         header=("what", "name", "value"),
         rows=tuple(rows),

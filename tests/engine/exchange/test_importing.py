@@ -10,7 +10,7 @@ import pytest
 from wse.engine.errors import UsageError, WseError
 from wse.engine.exchange import import_zoo
 from wse.engine.report import write_report
-from wse.engine.report.summary import _clear_accuracy
+from wse.engine.report.summary import _clear_accuracy, summarize
 from wse.engine.train import label_problems, plan_repair, regeneration_problems, resolve_options
 from wse.engine.zoo import Zoo, find_problems, merge_zoos
 
@@ -116,6 +116,32 @@ def test_report(zoo: Zoo) -> None:
     assert "The same zoo again" not in page
     assert "epochs of a member" in page
     assert "seconds of a member" not in page  # they are not known
+    assert "it is not known which are dead" in page
+    assert "what their makers measured" in page
+    assert "measured in eval mode" not in page
+    assert "summed over the members trained side by side" not in page
+
+
+def test_accuracies_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
+    weights = small_cnn_zoo(tmp_path / "theirs", 3)
+    weights[0, 0, 0] = np.nan  # the only one with that optimizer
+    np.save(tmp_path / "theirs" / "weights.npy", weights.reshape(12, -1))
+    import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+    summary = summarize(Zoo.open(tmp_path / "zoo"))
+    assert summary.everything.members == 3
+    assert summary.everything.best == pytest.approx(0.302)
+    assert summary.everything.median == pytest.approx(0.3015)
+    adam = summary.properties["optimizer"][0]
+    assert (adam.value, adam.members, adam.best, adam.median, adam.above_chance) == ("adam", 1, None, None, 0.0)
+
+
+def test_sources_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for networks in (2, 3):
+        small_cnn_zoo(tmp_path / str(networks) / "mnist", networks)
+    imported = import_zoo([tmp_path / "2" / "mnist", tmp_path / "3" / "mnist"], tmp_path / "zoo").manifest.imported
+    assert imported is not None
+    assert len(set(imported.files.values())) == 5  # their layout is the same
+    assert {"mnist/weights.npy", "mnist/weights.npy (2)"} < set(imported.files)
 
 
 def test_guessing_is_judged_by_all_test_images(zoo: Zoo) -> None:
