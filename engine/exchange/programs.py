@@ -19,6 +19,11 @@ NAME = "pt2"
 _TABLE = "members.parquet"
 
 
+def needed(items: Items) -> int:
+    """Bytes of the weights of all programs."""
+    return 4 * sum(items.layout(index).size for index in range(len(items)))
+
+
 def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:
     """Write the last snapshot of each network as a program, and the rows of the members table.
 

@@ -256,6 +256,14 @@ class _Rows:
             return self._weights[self._rows][:, self._order].astype(np.float32, copy=False)
 
 
+def needed(items: Items) -> int:
+    """Bytes of the weights of all snapshots."""
+    return 4 * sum(
+        items.layout(index).size * int(items.zoo[member].record["snapshots"])
+        for index, member in enumerate(items.members.tolist())
+    )
+
+
 def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:
     """Write networks as a folder of this format, with all their snapshots.
 

@@ -159,7 +159,23 @@ def test_wrong_use(ours: Zoo, tmp_path: Path) -> None:
         export_zoo(ours, tmp_path / "out", to="pt2", where=[Condition.parse("batch_size=17")])
     with pytest.raises(UsageError, match="zoo is not empty"):
         export_zoo(ours, ours.folder, to="pt2")
+    with pytest.raises(UsageError, match=r"out lies in the zoo"):
+        export_zoo(ours, ours.folder / "out", to="pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("to", "needed"), [("small-cnn-zoo", 2 * 3 * 238 * 4), ("pt2", 2 * 238 * 4)])
+def test_room_is_for_what_is_written(
+    ours: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, needed: int
+) -> None:
+    """Not for what the zoo holds: all snapshots or the last, in float32 whatever the zoo has."""
+    usage = type("Usage", (), {"free": needed - 1})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    two = [Condition.parse("id=1,6")]
+    with pytest.raises(WseError, match="needs "):
+        export_zoo(ours, tmp_path / "out", to=to, where=two)
+    usage.free = needed
+    assert export_zoo(ours, tmp_path / "out", to=to, where=two) == 2
 
 
 def test_nothing_is_left_of_what_fails(tmp_path: Path) -> None:
