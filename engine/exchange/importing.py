@@ -142,17 +142,22 @@ def _format_of(sources: Sequence[Path]) -> str:
     for source in sources:
         if not source.exists():
             raise UsageError(f"there is no {source}: name a file or a folder to import")
-        name = next((name for name, module in FORMATS.items() if module.recognises(source)), None)
+        name = _recognised(source)
         if name is None:
-            raise UsageError(
-                f"{source} is of no format that wse reads ({', '.join(FORMATS)}): see docs/exchange.md"
-            )
+            inner = sorted(source.iterdir()) if source.is_dir() else []
+            better = next((path for path in inner if _recognised(path)), None)
+            advice = f"name what is in it, such as {better}" if better else "see docs/exchange.md"
+            raise UsageError(f"{source} is of no format that wse reads ({', '.join(FORMATS)}): {advice}")
         names.append(name)
     if len(set(names)) != 1:
         raise UsageError(
             f"the sources are of different formats ({', '.join(sorted(set(names)))}): import them apart"
         )
     return names[0]
+
+
+def _recognised(source: Path) -> str | None:
+    return next((name for name, module in FORMATS.items() if module.recognises(source)), None)
 
 
 def _check_distinct(members: Sequence[ForeignMember]) -> None:

@@ -48,6 +48,9 @@ def test_sources_are_of_one_known_format(tmp_path: Path) -> None:
         import_zoo([tmp_path / "theirs", tmp_path / "net"], tmp_path / "zoo")
     with pytest.raises(UsageError, match="empty is of no format that wse reads"):
         import_zoo([tmp_path / "empty"], tmp_path / "zoo")
+    small_cnn_zoo(tmp_path / "zoos" / "mnist")
+    with pytest.raises(UsageError, match=r"zoos is of no format .*: name what is in it, such as .*zoos/mnist$"):
+        import_zoo([tmp_path / "zoos"], tmp_path / "zoo")
     with pytest.raises(UsageError, match=r"there is no .*nowhere"):
         import_zoo([tmp_path / "nowhere"], tmp_path / "zoo")
     with pytest.raises(UsageError, match="is in the sources 2 times"):
