@@ -13,30 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wse.cli.main import main
-
 from ..engine.exchange.theirs import nws_run, small_cnn_zoo
 
 Wse = Callable[..., int]
 
 
 @pytest.fixture
-def wse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Wse:
+def wse(wse_in: Callable[[Path], Wse], tmp_path: Path) -> Wse:
     """Runs a command in an empty folder; its exit code."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr("sys.argv", ["wse", *map(str, words)])
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return 0
-
-    return run
+    return wse_in(tmp_path)
 
 
 def test_what_is_said(wse: Wse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wse.cli.main import main
 from wse.engine.report.facts import commands
 from wse.engine.report.summary import _clear_accuracy
 from wse.engine.train import Options, Run
@@ -24,22 +22,9 @@ Wse = Callable[..., int]
 
 
 @pytest.fixture
-def wse(monkeypatch: pytest.MonkeyPatch, parts: Path) -> Wse:
+def wse(wse_in: Callable[[Path], Wse], parts: Path) -> Wse:
     """Runs a command in the folder of the parts; its exit code."""
-    monkeypatch.chdir(parts)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr("sys.argv", ["wse", *map(str, words)])
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return 0
-
-    return run
+    return wse_in(parts)
 
 
 @pytest.fixture(scope="module")
