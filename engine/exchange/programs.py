@@ -27,7 +27,8 @@ def needed(items: Items) -> int:
 def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:
     """Write the last snapshot of each network as a program, and the rows of the members table.
 
-    ``torch.export.load(file).module()`` gives logits [n, classes] of images [n, 3, 32, 32] in [0, 1].
+    ``torch.export.load(file).module()`` gives logits [n, classes] of images [n, 3, 32, 32] in [0, 1], or of those
+    that an imported architecture takes.
 
     Args:
         items: one of each network.
@@ -40,8 +41,9 @@ def write(items: Items, folder: Path, tell: Callable[[int, int], None]) -> None:
     import torch
 
     zoo = items.zoo
-    images = torch.zeros(2, 3, 32, 32)  # two, as sizes of 0 and 1 would be taken for fixed
     for done, member in enumerate(items.members.tolist(), 1):
+        side = zoo[member].layout.architecture.input.size
+        images = torch.zeros(2, 3, side, side)  # two, as sizes of 0 and 1 would be taken for fixed
         sizes = ({0: torch.export.Dim("n")},)
         program = torch.export.export(zoo[member].module(), (images,), dynamic_shapes=sizes)
         content = io.BytesIO()

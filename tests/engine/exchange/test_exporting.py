@@ -19,7 +19,7 @@ from wse.engine.space import Space
 from wse.engine.train import Options, Run
 from wse.engine.zoo import Condition, Zoo
 
-from .theirs import small_cnn_zoo
+from .theirs import model_zoo, small_cnn_zoo
 
 SPACE = {
     "preset": "small-cnn",
@@ -128,6 +128,17 @@ def test_programs_run_without_wse(ours: Zoo, tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(logits.detach(), ours[6].module()(images))
     torch.testing.assert_close(first.detach(), logits[:1].detach())
+
+
+def test_programs_take_images_as_their_networks_do(tmp_path: Path) -> None:
+    model_zoo(tmp_path / "theirs", 1)
+    import_zoo([tmp_path / "theirs"], tmp_path / "zoo")
+    zoo = Zoo.open(tmp_path / "zoo")
+    export_zoo(zoo, tmp_path / "out", to="pt2")
+    images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    run = torch.export.load(tmp_path / "out" / "member-000000.pt2").module()
+    with torch.no_grad():
+        torch.testing.assert_close(run(images), zoo[0].module()(images))
 
 
 @pytest.mark.parametrize("family", ["nws", "several"])
