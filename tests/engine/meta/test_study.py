@@ -499,5 +499,6 @@ def test_linear_models_choose_their_penalty_by_member(make_zoo) -> None:
         assert len(X) == repeats * len(items)
         answers, members = (np.repeat(of_items, repeats) for of_items in (target.values, items.members))
         expected = MODELS["statistics-linear"].make(making).fit(X, answers, groups=members)
-        np.testing.assert_array_equal(fitted.predict(X), expected.predict(X))
+        # Not to the bit: a study computes with one thread, this test with several.
+        np.testing.assert_allclose(fitted.predict(X), expected.predict(X), rtol=1e-12)
         assert fitted[-1].alpha_ > MODELS["statistics-linear"].make(making).fit(X, answers)[-1].alpha_
